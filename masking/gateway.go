@@ -1,0 +1,140 @@
+package masking
+
+import (
+	"bytes"
+	"net/http"
+	"strings"
+)
+
+// GatewayMade reports whether the vendor's gateway, not the target, made this plain-HTTP response. It reads fields that Response
+// removes, so ask it first. It decides by what a target has no reason to send:
+//
+//   - at any status: 407, a status outside 100..599, one that only vendors use (452–455, 466, 490), Bright Data's error fields;
+//   - 401 with Proxy-Authenticate; 499, 522 and 525 unless a content network signed them;
+//   - from 400: a vendor's or proxy program's error field, Proxy-Status with an error, Proxy-Agent, a proxy program as Server,
+//     Proxy-Connection or Mime-Version with no other Server, a mark in a field that would reach the customer.
+//
+// What a gateway adds to answers it only forwards (Via, X-Cache, a vendor's timing fields) proves nothing: a target's own 404 through
+// squid stays the target's.
+func (p *Policy) GatewayMade(status int, h http.Header) bool {
+	if byStatus(status, h) {
+		return true
+	}
+	for _, name := range [...]string{"X-Brd-Err-Code", "X-Brd-Err-Msg", "X-Brd-Error", "X-Brd-Error-Code", "X-Luminati-Error", "X-Luminati-Error-Code"} {
+		if _, ok := h[name]; ok {
+			return true
+		}
+	}
+	return status >= 400 && (byProxyFields(h) || p.byErrorFields(h))
+}
+
+// GatewayBody reports whether the beginning of an error body names a vendor or is a known proxy program's error page. Four KiB
+// are enough for the pages it knows. Ask it only about answers of 400 and above: a target may write about vendors.
+func (p *Policy) GatewayBody(body []byte) bool {
+	if word, _ := find(p.pages.plain, body); word >= 0 {
+		return true
+	}
+	word, _ := find(p.marks.plain, body)
+	return word >= 0
+}
+
+func byStatus(status int, h http.Header) bool {
+	switch status {
+	case http.StatusProxyAuthRequired, 452, 453, 454, 455, 466, 490:
+		return true
+	case http.StatusUnauthorized:
+		_, ok := h["Proxy-Authenticate"]
+		return ok
+	case 499, 522, 525:
+		return !byContentNetwork(h)
+	}
+	return status < 100 || status > 599
+}
+
+// byContentNetwork reports whether a content network, which uses the same odd statuses as some vendors, signed the answer.
+func byContentNetwork(h http.Header) bool {
+	for _, name := range [...]string{"Cf-Ray", "X-Amz-Cf-Id", "X-Served-By", "X-Akamai-Request-Id", "X-Azure-Ref"} {
+		if _, ok := h[name]; ok {
+			return true
+		}
+	}
+	server := strings.ToLower(h.Get("Server"))
+	for _, network := range [...]string{"cloudflare", "cloudfront", "akamai", "fastly", "varnish", "yunjiasu", "bunnycdn"} {
+		if strings.HasPrefix(server, network) {
+			return true
+		}
+	}
+	return false
+}
+
+func byProxyFields(h http.Header) bool {
+	if _, ok := h["Proxy-Agent"]; ok || hasErrorParameter(h["Proxy-Status"]) {
+		return true
+	}
+	switch program(h.Get("Server")) {
+	case "squid", "tinyproxy", "privoxy", "3proxy", "mitmproxy", "polipo", "ccproxy", "goproxy", "proxy.py", "wingate", "gost", "freeproxy":
+		return true
+	case "":
+		_, connection := h["Proxy-Connection"]
+		_, mime := h["Mime-Version"]
+		return connection || mime
+	}
+	return false
+}
+
+// program returns the first product name of a Server value in lower case: "squid" of "Squid/5.7 (Debian)".
+func program(server string) string {
+	if i := strings.IndexAny(server, "/ (,;"); i >= 0 {
+		server = server[:i]
+	}
+	return strings.ToLower(server)
+}
+
+// byErrorFields looks for fields that a vendor or a proxy program sends with its own errors only, and for marks.
+func (p *Policy) byErrorFields(h http.Header) bool {
+	var buf [64]byte
+	for name, values := range h {
+		folded := fold(buf[:0], name)
+		switch string(folded) {
+		case "x-squid-error", "x-error-description", "x-proxy-error":
+			return true
+		}
+		if p.vendor.has(folded) {
+			if bytes.Contains(folded, []byte("err")) || bytes.Contains(folded, []byte("reason")) {
+				return true
+			}
+			continue
+		}
+		if p.response.strip.has(folded) {
+			continue // forwarded answers carry these too
+		}
+		if p.marks.in(name) {
+			return true
+		}
+		for _, v := range values {
+			if p.marks.in(v) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// hasErrorParameter reports whether a Proxy-Status member carries an error (RFC 9209 §2.1.1).
+func hasErrorParameter(values []string) bool {
+	for _, v := range values {
+		for i, quoted := 0, false; i < len(v); i++ {
+			switch c := v[i]; {
+			case quoted && c == '\\':
+				i++
+			case c == '"':
+				quoted = !quoted
+			case c == ';' && !quoted:
+				if rest := strings.TrimLeft(v[i+1:], " \t"); strings.HasPrefix(rest, "error=") {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
