@@ -1,0 +1,18 @@
+// Package limit bounds how many connections a customer, and the relay as a
+// whole, may hold, and how fast a customer may open them.
+//
+// A connection is admitted by [Limiter.Acquire], which hands out a [Lease]; the
+// slot is taken until [Lease.Release], which belongs to the end of the
+// connection and not to the return of a handler:
+//
+//	lease, err := limiter.Acquire(ctx, account.Name, limit.Caps{MaxConns: 2000, ConnRate: 200})
+//	var over *limit.ExceededError
+//	if errors.As(err, &over) {
+//		// answer 429 with Retry-After: over.RetryAfter
+//	}
+//	defer lease.Release()
+//
+// [Memory] is the [Limiter] of a single relay. [Slots] is the bound of the relay
+// itself. The package neither logs nor waits: a connection over its cap is
+// refused at once, and a refusal consumes nothing.
+package limit

@@ -1,0 +1,6 @@
+package limit
+
+import "time"
+
+// NewMemoryAt returns a Memory that takes its time from now.
+func NewMemoryAt(now func() time.Time) *Memory { return newMemory(now) }

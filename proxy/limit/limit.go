@@ -1,0 +1,114 @@
+package limit
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// Names of the caps, as they stand in [ExceededError.Cap].
+const (
+	// CapMaxConns is the cap on simultaneous connections.
+	CapMaxConns = "max_conns"
+	// CapConnRate is the cap on new connections per second.
+	CapConnRate = "conn_rate"
+)
+
+// Caps are the bounds of one key. The zero value sets none.
+type Caps struct {
+	// MaxConns is the number of simultaneous connections; 0 or less is no limit.
+	MaxConns int
+	// ConnRate is the number of new connections per second; 0 or less, NaN and
+	// +Inf are no limit.
+	ConnRate float64
+	// ConnBurst is how many connections may be opened at once after a quiet
+	// time; 0 or less is ConnRate rounded up, at least 1. Without ConnRate it
+	// means nothing.
+	ConnBurst int
+}
+
+// rated reports whether the caps bound the rate of new connections.
+func (c Caps) rated() bool {
+	return c.ConnRate > 0 && !math.IsInf(c.ConnRate, 1)
+}
+
+// burst returns the size of the bucket that ConnRate fills.
+func (c Caps) burst() int {
+	if c.ConnBurst > 0 {
+		return c.ConnBurst
+	}
+	if c.ConnRate >= math.MaxInt32 {
+		return math.MaxInt32
+	}
+	return max(1, int(math.Ceil(c.ConnRate)))
+}
+
+// ExceededError says which cap refused a connection. The refusal took neither a
+// slot nor a token; the same attempt may be made again later.
+type ExceededError struct {
+	// Cap is [CapMaxConns] or [CapConnRate].
+	Cap string
+	// Limit is the cap's value: connections, or connections per second.
+	Limit float64
+	// RetryAfter is when a next attempt is worth while: for the rate the time
+	// until there is a token again, for the number of connections, whose ends
+	// nobody can foresee, one second. It is positive and at most one day.
+	RetryAfter time.Duration
+}
+
+// Error names the cap and its value.
+func (e *ExceededError) Error() string {
+	return fmt.Sprintf("limit: %s of %g reached", e.Cap, e.Limit)
+}
+
+// Limiter admits connections. Implementations are safe for concurrent use, and
+// are held to package limittest.
+type Limiter interface {
+	// Acquire admits one connection of key under caps, or refuses it with an
+	// [*ExceededError]. It never waits for a slot or a token; if ctx has ended
+	// or ends on the way it returns an error that wraps ctx's. Any error means
+	// that nothing was consumed. Caps may differ from call to call and apply at
+	// once: a lowered MaxConns refuses new connections and leaves held ones be.
+	Acquire(ctx context.Context, key string, caps Caps) (*Lease, error)
+	// InUse returns the number of connections that key holds.
+	InUse(key string) int
+	// Range calls f for every key with a connection, in no order, until f
+	// returns false. It is no snapshot: keys that come or go meanwhile may be
+	// missed. f may call the Limiter.
+	Range(f func(key string, inUse int) bool)
+}
+
+// holder is what a lease gives back to.
+type holder interface {
+	// drop gives one slot back; called once for each lease.
+	drop()
+}
+
+// releaseFunc is the holder of leases made by [NewLease].
+type releaseFunc func()
+
+func (f releaseFunc) drop() { f() }
+
+// Lease is one admitted connection. It is owned by the connection and must be
+// released when that ends.
+type Lease struct {
+	released atomic.Bool
+	holder   holder
+}
+
+// NewLease returns a lease that calls release once, on its first Release. It is
+// for other implementations of [Limiter].
+func NewLease(release func()) *Lease {
+	return &Lease{holder: releaseFunc(release)}
+}
+
+// Release gives the slot back. Only the first call does; it is safe for
+// concurrent use, and on a nil lease it does nothing.
+func (l *Lease) Release() {
+	if l == nil || l.holder == nil || !l.released.CompareAndSwap(false, true) {
+		return
+	}
+	l.holder.drop()
+}
