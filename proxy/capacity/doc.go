@@ -1,0 +1,11 @@
+// Package capacity says how many tunnels this host can carry and what stops it first.
+//
+//	host, err := capacity.ReadHost(os.DirFS("/"), capacity.OpenFiles)
+//	n, boundBy := host.MaxConns(len(gateways))
+//
+// It only reads kernel files and does arithmetic: nothing is changed on the host, nothing is measured,
+// nothing is remembered. A file that a container hides is no error; the limit that it would
+// have shown is left out, with the reason in [Limit.Detail].
+//
+// All arithmetic is in tunnels: one customer connection and one gateway connection.
+package capacity
