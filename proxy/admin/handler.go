@@ -1,0 +1,251 @@
+package admin
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/pprof"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+const (
+	// maxScrapes is how many scrapes run at once.
+	maxScrapes = 8
+	// scrapeTimeout bounds one scrape.
+	scrapeTimeout = 10 * time.Second
+	// maxProfiles is how many profiles run at once.
+	maxProfiles = 4
+	// maxProfileSeconds is the longest profile or trace.
+	maxProfileSeconds = 300
+)
+
+const pprofPrefix = "/debug/pprof/"
+
+// route is what stands behind one path.
+type route struct {
+	methods []string
+	guarded bool
+	serve   http.HandlerFunc
+}
+
+// handler routes by exact path: a mux would answer unclean paths with
+// redirects, and a probe that is redirected is a probe that lies.
+type handler struct {
+	config   Config
+	guard    guard
+	routes   map[string]route
+	profiles chan struct{} // slots
+	scrapes  chan struct{} // slots
+	reload   sync.Mutex
+}
+
+// newHandler builds the routes that config asks for.
+func newHandler(config Config, g guard) *handler {
+	h := &handler{config: config, guard: g, profiles: make(chan struct{}, maxProfiles), scrapes: make(chan struct{}, maxScrapes)}
+	read := []string{http.MethodGet, http.MethodHead}
+	probe := append([]string{http.MethodOptions}, read...) // what HAProxy's httpchk sends unless told
+	h.routes = map[string]route{
+		"/":        {methods: read, serve: h.index},
+		"/healthz": {methods: probe, serve: serveHealth},
+		"/readyz":  {methods: probe, serve: h.serveReady},
+		"/metrics": {methods: read, serve: h.metrics()},
+	}
+	if config.Reload != nil {
+		h.routes["/api/v1/reload"] = route{methods: []string{http.MethodPost}, guarded: true, serve: h.serveReload}
+	}
+	if config.Drain != nil {
+		h.routes["/api/v1/drain"] = route{methods: []string{http.MethodPost}, guarded: true, serve: h.serveDrain}
+	}
+	for path, serve := range map[string]http.HandlerFunc{
+		"": pprof.Index, "cmdline": pprof.Cmdline, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace,
+		"allocs": pprof.Index, "block": pprof.Index, "goroutine": pprof.Index, "heap": pprof.Index, "mutex": pprof.Index,
+		"threadcreate": pprof.Index,
+	} {
+		h.routes[pprofPrefix+path] = route{methods: read, guarded: true, serve: h.profile(serve)}
+	}
+	// go tool pprof asks for symbols by POST.
+	h.routes[pprofPrefix+"symbol"] = route{methods: append([]string{http.MethodPost}, read...), guarded: true, serve: h.profile(pprof.Symbol)}
+	return h
+}
+
+// ServeHTTP routes one request. A panic behind it becomes a 500 of that request alone.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer func() {
+		if p := recover(); p != nil {
+			writeError(w, http.StatusInternalServerError, "internal error")
+		}
+	}()
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Cache-Control", "no-store")
+	r.Body = http.MaxBytesReader(w, r.Body, 64<<10) // only symbol reads one
+	rt, ok := h.routes[r.URL.Path]
+	if !ok {
+		writeError(w, http.StatusNotFound, "no such endpoint")
+		return
+	}
+	if !slices.Contains(rt.methods, r.Method) {
+		w.Header().Set("Allow", strings.Join(rt.methods, ", "))
+		writeError(w, http.StatusMethodNotAllowed, "method not allowed")
+		return
+	}
+	if rt.guarded {
+		if no := h.guard.check(r); no != nil {
+			if no.status == http.StatusUnauthorized {
+				w.Header().Set("WWW-Authenticate", `Bearer realm="admin"`)
+			}
+			writeError(w, no.status, no.text)
+			return
+		}
+	}
+	rt.serve(w, r)
+}
+
+// index lists the endpoints there are.
+func (h *handler) index(w http.ResponseWriter, _ *http.Request) {
+	var paths []string
+	for path, rt := range h.routes {
+		if path != "/" && (!strings.HasPrefix(path, pprofPrefix) || path == pprofPrefix) {
+			verb := "GET"
+			if rt.methods[0] == http.MethodPost {
+				verb = "POST"
+			}
+			paths = append(paths, path+" ("+verb+")")
+		}
+	}
+	slices.Sort(paths)
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = io.WriteString(w, "maskrelay admin\n\n"+strings.Join(paths, "\n")+"\n") // the reader may leave
+}
+
+func serveHealth(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = io.WriteString(w, "ok") // the prober may leave
+}
+
+// readiness is the body of /readyz.
+type readiness struct {
+	Ready   bool     `json:"ready"`
+	Reasons []string `json:"reasons,omitempty"`
+}
+
+func (h *handler) serveReady(w http.ResponseWriter, _ *http.Request) {
+	var reasons []string
+	if h.config.Ready != nil {
+		reasons = h.config.Ready()
+	}
+	status := http.StatusOK
+	if len(reasons) > 0 {
+		status = http.StatusServiceUnavailable
+	}
+	writeJSON(w, status, readiness{Ready: len(reasons) == 0, Reasons: reasons})
+}
+
+// metrics serves the gatherer; a collector that fails costs its own lines alone.
+func (h *handler) metrics() http.HandlerFunc {
+	inner := promhttp.HandlerFor(h.config.Gatherer, promhttp.HandlerOpts{
+		ErrorHandling:       promhttp.ContinueOnError,
+		MaxRequestsInFlight: maxScrapes, // also counts gatherings that outlive the timeout
+		Timeout:             scrapeTimeout,
+	})
+	return func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case h.scrapes <- struct{}{}:
+			defer func() { <-h.scrapes }()
+			inner.ServeHTTP(&jsonErrors{ResponseWriter: w}, r)
+		default:
+			writeError(w, http.StatusServiceUnavailable, "too many scrapes at once")
+		}
+	}
+}
+
+func (h *handler) serveReload(w http.ResponseWriter, _ *http.Request) {
+	if !h.reload.TryLock() {
+		writeError(w, http.StatusConflict, "a reload is under way")
+		return
+	}
+	defer h.reload.Unlock()
+	if err := h.config.Reload(); err != nil {
+		writeError(w, http.StatusInternalServerError, err.Error())
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]bool{"reloaded": true})
+}
+
+func (h *handler) serveDrain(w http.ResponseWriter, _ *http.Request) {
+	h.config.Drain()
+	writeJSON(w, http.StatusAccepted, map[string]bool{"draining": true})
+}
+
+// profile bounds how many profiles run, and for how long.
+func (h *handler) profile(serve http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if s := r.URL.Query().Get("seconds"); s != "" {
+			if n, err := strconv.ParseFloat(s, 64); err != nil || !(n >= 0 && n <= maxProfileSeconds) {
+				writeError(w, http.StatusBadRequest, "seconds: a number from 0 to 300")
+				return
+			}
+		}
+		select {
+		case h.profiles <- struct{}{}:
+			defer func() { <-h.profiles }()
+			serve(&jsonErrors{ResponseWriter: w}, r)
+		default:
+			writeError(w, http.StatusServiceUnavailable, "too many profiles at once")
+		}
+	}
+}
+
+// jsonErrors replaces an inner handler's error page by ours. It must not hide
+// http.ResponseController's way to the connection.
+type jsonErrors struct {
+	http.ResponseWriter
+	failed bool
+}
+
+// Unwrap is for http.ResponseController.
+func (w *jsonErrors) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader sends the header, of an error with our body.
+func (w *jsonErrors) WriteHeader(status int) {
+	if status < http.StatusBadRequest {
+		w.ResponseWriter.WriteHeader(status)
+		return
+	}
+	if !w.failed {
+		w.failed = true
+		writeError(w.ResponseWriter, status, strings.ToLower(http.StatusText(status)))
+	}
+}
+
+// Write drops the body of an error, which has been sent.
+func (w *jsonErrors) Write(p []byte) (int, error) {
+	if w.failed {
+		return len(p), nil
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// writeError answers with {"error": text}.
+func writeError(w http.ResponseWriter, status int, text string) {
+	writeJSON(w, status, map[string]string{"error": text})
+}
+
+// writeJSON answers with v and its exact length.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		status, b = http.StatusInternalServerError, []byte(`{"error":"internal error"}`)
+	}
+	header := w.Header()
+	header.Del("Content-Encoding")
+	header.Set("Content-Type", "application/json")
+	header.Set("Content-Length", strconv.Itoa(len(b)+1))
+	w.WriteHeader(status)
+	_, _ = w.Write(append(b, '\n')) // the reader may leave
+}
