@@ -1,0 +1,227 @@
+package tunnel
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// bufferSize is that of the buffers a direction borrows while bytes move.
+const bufferSize = 64 << 10
+
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+// side is one end of a tunnel.
+type side struct {
+	conn   net.Conn
+	raw    *net.TCPConn // under conn; nil = unknown kind
+	plain  bool         // conn is raw: bytes may be read from the descriptor
+	ended  atomic.Bool  // closed by us because its kind has no half-close
+	closed bool         // guarded by tunnel.mu
+}
+
+func (s *side) init(c net.Conn) {
+	s.conn, s.raw = c, rawOf(c)
+	s.plain = s.raw != nil && net.Conn(s.raw) == c
+}
+
+// close closes once and at once. A TLS side says no goodbye here: an orderly end
+// has said it in closeWrite, and a cut must not wait for a peer that does not read.
+func (s *side) close() {
+	if s.conn == nil || s.closed {
+		return
+	}
+	s.closed = true
+	if s.raw != nil {
+		_ = s.raw.Close()
+		return
+	}
+	_ = s.conn.Close()
+}
+
+// reset closes with a TCP reset.
+func (s *side) reset() {
+	if s.conn == nil || s.closed {
+		return
+	}
+	s.closed = true
+	if s.raw == nil {
+		_ = s.conn.Close()
+		return
+	}
+	_ = s.raw.SetLinger(0)
+	_ = s.raw.Close()
+}
+
+// closeWrite passes an end of stream on. TLS sends close_notify and then the FIN
+// too: peers that look at one or the other both see it.
+func (s *side) closeWrite() error {
+	if s.raw == nil {
+		if h, ok := s.conn.(interface{ CloseWrite() error }); ok {
+			return h.CloseWrite()
+		}
+		s.ended.Store(true) // nothing better: no half-close on this kind
+		return s.conn.Close()
+	}
+	if t, ok := s.conn.(*tls.Conn); ok {
+		if err := t.CloseWrite(); err != nil {
+			return err
+		}
+	}
+	return s.raw.CloseWrite()
+}
+
+// writeWithin writes b; a peer that takes longer than d is given up.
+func (s *side) writeWithin(b []byte, d time.Duration) bool {
+	_ = s.conn.SetWriteDeadline(time.Now().Add(d))
+	_, err := s.conn.Write(b)
+	_ = s.conn.SetWriteDeadline(time.Time{})
+	return err == nil
+}
+
+// linger writes a last reply so that it arrives: closing at once with bytes unread
+// would reset the connection and may destroy the reply (RFC 9112 §9.6).
+func (s *side) linger(reply []byte) {
+	if !s.writeWithin(reply, refusalTimeout) || s.closeWrite() != nil {
+		return
+	}
+	_ = s.conn.SetReadDeadline(time.Now().Add(lingerTimeout))
+	_, _ = io.CopyN(io.Discard, s.conn, lingerBytes)
+}
+
+// isEOF reports whether err is the orderly end of a stream.
+func isEOF(err error) bool { return errors.Is(err, io.EOF) }
+
+// reader yields a source's bytes without holding a buffer while it waits.
+// next's bytes are valid until done.
+type reader struct {
+	s      *side
+	rc     syscall.RawConn
+	try    func(fd uintptr) bool // method value, made once
+	buffer *[bufferSize]byte
+	n      int
+	err    error
+	dry    bool // TLS: nothing decrypted is left, the socket must be waited for
+}
+
+func newReader(s *side) *reader {
+	r := &reader{s: s, dry: true}
+	if s.raw != nil {
+		if rc, err := s.raw.SyscallConn(); err == nil {
+			r.rc = rc
+		}
+	}
+	switch {
+	case r.rc == nil:
+	case s.plain:
+		r.try = r.tryRead
+	default:
+		r.try = pollReadable
+	}
+	return r
+}
+
+func (r *reader) borrow() {
+	if r.buffer == nil {
+		r.buffer = buffers.Get().(*[bufferSize]byte)
+	}
+}
+
+// done gives the buffer back.
+func (r *reader) done() {
+	if r.buffer != nil {
+		buffers.Put(r.buffer)
+		r.buffer = nil
+	}
+}
+
+// next waits for bytes. It returns bytes or an error, io.EOF at the end.
+func (r *reader) next() ([]byte, error) {
+	switch {
+	case r.rc == nil:
+		r.borrow()
+		n, err := r.s.conn.Read(r.buffer[:])
+		return r.buffer[:n], err
+	case r.s.plain:
+		return r.nextPlain()
+	default:
+		return r.nextTLS()
+	}
+}
+
+func (r *reader) nextPlain() ([]byte, error) {
+	if err := r.rc.Read(r.try); err != nil {
+		return nil, err
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	if r.n == 0 {
+		return nil, io.EOF
+	}
+	return r.buffer[:r.n], nil
+}
+
+// tryRead reads what is there; without bytes the buffer goes back and the
+// goroutine parks until the socket is readable.
+func (r *reader) tryRead(fd uintptr) bool {
+	r.borrow()
+	for {
+		n, err := syscall.Read(int(fd), r.buffer[:])
+		switch {
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case errors.Is(err, syscall.EAGAIN):
+			r.done()
+			return false
+		case err != nil:
+			n = 0
+		}
+		r.n, r.err = n, err
+		return true
+	}
+}
+
+// nextTLS reads decrypted bytes. crypto/tls may hold further records in its own
+// buffer, of which the socket knows nothing: after each read it is asked again with
+// a deadline that has passed, which yields what it holds and touches no socket
+// (such a timeout leaves the connection usable). Only when that is dry is the
+// socket waited for, without a buffer.
+func (r *reader) nextTLS() ([]byte, error) {
+	for {
+		if r.dry {
+			if err := r.rc.Read(r.try); err != nil {
+				return nil, err
+			}
+			r.borrow()
+			n, err := r.s.conn.Read(r.buffer[:])
+			if n > 0 {
+				r.dry = false
+				return r.buffer[:n], nil
+			}
+			if err != nil {
+				return nil, err
+			}
+			r.done()
+			continue
+		}
+		r.borrow()
+		_ = r.s.conn.SetReadDeadline(aLongTimeAgo)
+		n, err := r.s.conn.Read(r.buffer[:])
+		_ = r.s.conn.SetReadDeadline(time.Time{})
+		if n > 0 {
+			return r.buffer[:n], nil
+		}
+		r.done()
+		var timeout net.Error
+		if err != nil && (!errors.As(err, &timeout) || !timeout.Timeout()) {
+			return nil, err
+		}
+		r.dry = true
+	}
+}

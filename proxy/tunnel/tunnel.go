@@ -1,0 +1,300 @@
+package tunnel
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	refusalTimeout = 5 * time.Second  // to write a refusal
+	lingerTimeout  = 2 * time.Second  // to wait for the customer to read it
+	lingerBytes    = 64 << 10         // read and dropped meanwhile
+	greetTimeout   = 30 * time.Second // to write the greeting and the first bytes
+)
+
+// tunnel is one exchange between a customer and an upstream. Its goroutine is run
+// until the tunnel is open; then there is one for each direction, and the last one
+// to end finishes the tunnel.
+type tunnel struct {
+	engine *Engine
+	job    Job
+	id     uint64
+	start  time.Duration // engine clock
+
+	ctx    context.Context // of Open
+	cancel context.CancelFunc
+
+	mu      sync.Mutex // guards peer's arrival, ending and over
+	ending  Ending     // first one wins
+	over    bool       // sockets are being closed
+	client  side
+	peer    side
+	release func()
+	name    string
+	err     error
+	connect time.Duration
+
+	open     atomic.Bool  // both directions run
+	halves   atomic.Int32 // directions that have ended
+	last     atomic.Int64 // engine clock of the last byte, ns
+	sent     atomic.Int64
+	received atomic.Int64
+}
+
+// run opens the upstream side and starts the directions.
+func (t *tunnel) run() {
+	peer, err := t.openPeer()
+	if err != nil {
+		t.refuse(err)
+		return
+	}
+	if !t.arrive(peer) {
+		t.finish()
+		return
+	}
+	if t.job.Opened != nil {
+		t.job.Opened(peer)
+	}
+	if !t.greet(peer.Early) {
+		t.finish()
+		return
+	}
+	t.job.Early, t.job.Greeting, t.job.Open, t.job.Refusal, t.job.Opened = nil, nil, nil, nil, nil
+	t.open.Store(true)
+	go t.upward()
+	go t.downward()
+}
+
+// openPeer runs Open while watching the customer: if he leaves, Open is told.
+func (t *tunnel) openPeer() (Peer, error) {
+	defer t.cancel()
+	watch := t.client.watch(len(t.job.Early) > 0, t.cancel)
+	peer, err := t.job.Open(t.ctx)
+	if gone := watch.stop(); gone {
+		t.setEnding(ClientGone)
+		if err == nil {
+			closePeer(peer)
+			err = context.Canceled
+		}
+	}
+	return peer, err
+}
+
+func closePeer(p Peer) {
+	_ = p.Conn.Close()
+	if p.Release != nil {
+		p.Release()
+	}
+}
+
+// arrive takes the upstream side; false if the tunnel was ended meanwhile.
+func (t *tunnel) arrive(p Peer) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.release, t.name = p.Release, p.Name
+	t.peer.init(p.Conn)
+	t.connect = t.engine.now() - t.start
+	t.last.Store(int64(t.engine.now()))
+	if t.over {
+		t.peer.close()
+		return false
+	}
+	return true
+}
+
+// greet writes what was read early to both sides. The upstream's first bytes ride
+// in the greeting's packet.
+func (t *tunnel) greet(upstreamEarly []byte) bool {
+	first := t.job.Greeting
+	if len(upstreamEarly) > 0 {
+		first = append(bytes.Clone(first), upstreamEarly...)
+	}
+	if len(first) > 0 {
+		if !t.client.writeWithin(first, greetTimeout) {
+			t.breakOff(ClientReset)
+			return false
+		}
+		t.received.Add(int64(len(upstreamEarly)))
+		t.moved(false, len(upstreamEarly))
+	}
+	if len(t.job.Early) > 0 {
+		if !t.peer.writeWithin(t.job.Early, greetTimeout) {
+			t.breakOff(UpstreamReset)
+			return false
+		}
+		t.sent.Add(int64(len(t.job.Early)))
+		t.moved(true, len(t.job.Early))
+	}
+	return true
+}
+
+// refuse answers the customer and ends the tunnel.
+func (t *tunnel) refuse(err error) {
+	t.mu.Lock()
+	t.err = err
+	if t.ending == "" {
+		t.ending = Refused
+	}
+	ending := t.ending
+	t.mu.Unlock()
+	if ending == Refused && t.job.Refusal != nil {
+		if reply := t.job.Refusal(err); len(reply) > 0 {
+			t.client.linger(reply)
+		}
+	}
+	t.finish()
+}
+
+// upward carries the customer's bytes, downward the upstream's. They are named
+// functions so that a goroutine dump tells them apart.
+func (t *tunnel) upward()   { t.carry(&t.client, &t.peer, &t.sent, true) }
+func (t *tunnel) downward() { t.carry(&t.peer, &t.client, &t.received, false) }
+
+// carry moves bytes from src to dst until src ends or either breaks.
+func (t *tunnel) carry(src, dst *side, counter *atomic.Int64, fromClient bool) {
+	r := newReader(src)
+	for {
+		data, err := r.next()
+		if len(data) > 0 {
+			t.last.Store(int64(t.engine.now()))
+			n, werr := dst.conn.Write(data)
+			counter.Add(int64(n))
+			t.moved(fromClient, n)
+			t.last.Store(int64(t.engine.now()))
+			r.done()
+			if werr != nil {
+				t.breakOff(broken(!fromClient))
+				break
+			}
+			continue
+		}
+		r.done()
+		if err != nil && !isEOF(err) && !src.ended.Load() {
+			t.breakOff(broken(fromClient))
+			break
+		}
+		if dst.closeWrite() != nil {
+			t.breakOff(broken(!fromClient))
+		}
+		break
+	}
+	if t.halves.Add(1) == 2 {
+		t.setEnding(Closed)
+		t.finish()
+	}
+}
+
+func (t *tunnel) moved(sent bool, n int) {
+	if t.job.Moved != nil && n > 0 {
+		t.job.Moved(sent, n)
+	}
+}
+
+func broken(client bool) Ending {
+	if client {
+		return ClientReset
+	}
+	return UpstreamReset
+}
+
+// breakOff ends the tunnel because a side broke: the other side gets a reset too,
+// as it would without a relay between them.
+func (t *tunnel) breakOff(e Ending) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ending == "" {
+		t.ending = e
+	}
+	if t.over {
+		return
+	}
+	t.over = true
+	t.client.reset()
+	t.peer.reset()
+}
+
+// abort ends the tunnel from outside; true if it was not ending already.
+func (t *tunnel) abort(e Ending) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ending == "" {
+		t.ending = e
+	}
+	if t.over {
+		return false
+	}
+	t.over = true
+	t.cancel()
+	t.client.close()
+	t.peer.close()
+	return true
+}
+
+func (t *tunnel) setEnding(e Ending) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ending == "" {
+		t.ending = e
+	}
+}
+
+// finish closes what is open, reports, and forgets the tunnel. Called once, by
+// whichever goroutine is last.
+func (t *tunnel) finish() {
+	t.mu.Lock()
+	t.over = true
+	t.cancel()
+	t.client.close()
+	t.peer.close()
+	result := Result{
+		Ending: t.ending, Err: t.err, Upstream: t.name, Connect: t.connect,
+		Sent: t.sent.Load(), Received: t.received.Load(), Duration: t.engine.now() - t.start,
+	}
+	t.mu.Unlock()
+	if t.release != nil {
+		t.release()
+	}
+	t.job.Done(result)
+	t.engine.remove(t)
+}
+
+// checkIdle ends the tunnel if its time is up.
+func (t *tunnel) checkIdle(now time.Duration) bool {
+	if !t.open.Load() {
+		return false // Open and the greeting have deadlines of their own
+	}
+	idle := now - time.Duration(t.last.Load())
+	o := t.engine.options
+	if o.HalfOpenTimeout > 0 && t.halves.Load() > 0 && idle > o.HalfOpenTimeout {
+		return t.abort(HalfOpen)
+	}
+	if o.IdleTimeout > 0 && idle > o.IdleTimeout {
+		return t.abort(IdleTimeout)
+	}
+	return false
+}
+
+// aLongTimeAgo is a deadline that has passed.
+var aLongTimeAgo = time.Unix(1, 0)
+
+// rawOf finds the TCP connection under c: c itself, or what TLS and wrappers that
+// offer NetConn or Unwrap carry. nil if there is none.
+func rawOf(c net.Conn) *net.TCPConn {
+	for range 8 {
+		switch v := c.(type) {
+		case *net.TCPConn:
+			return v
+		case interface{ NetConn() net.Conn }:
+			c = v.NetConn()
+		case interface{ Unwrap() net.Conn }:
+			c = v.Unwrap()
+		default:
+			return nil
+		}
+	}
+	return nil
+}
