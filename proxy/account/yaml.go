@@ -1,0 +1,290 @@
+package account
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/agnivade/levenshtein"
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+)
+
+// maxNesting bounds what the parser, which is recursive, is given.
+const maxNesting = 16
+
+// partResult is what a part of a file holds.
+type partResult struct {
+	accounts []placed
+	problems []problem
+}
+
+// parsePart parses one part. A panic of the parser, which is not ours, is a
+// problem of the file and not of the relay.
+func parsePart(p part) (result partResult) {
+	w := &walker{offset: p.offset}
+	defer func() {
+		if recover() != nil {
+			result = partResult{problems: []problem{{position{max(p.offset, 0) + 1, 1}, "cannot be parsed"}}}
+		}
+	}()
+	tokens := lexer.Tokenize(p.text)
+	if t := tooDeep(tokens); t != nil {
+		w.report(w.at(t), "nested too deeply")
+		return w.partResult
+	}
+	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
+	if err != nil {
+		w.syntax(err)
+		return w.partResult
+	}
+	w.file(file)
+	return w.partResult
+}
+
+// tooDeep returns the token at which collections on one line, or in flow style,
+// are nested deeper than maxNesting, or nil.
+func tooDeep(tokens token.Tokens) *token.Token {
+	flow, run := 0, 0
+	for _, t := range tokens {
+		switch t.Type {
+		case token.SequenceStartType, token.MappingStartType:
+			flow++
+		case token.SequenceEndType, token.MappingEndType:
+			flow--
+		case token.SequenceEntryType, token.MappingKeyType, token.AnchorType, token.TagType, token.MappingValueType:
+			run++
+		case token.StringType, token.SingleQuoteType, token.DoubleQuoteType, token.IntegerType:
+			run = 0
+		}
+		if flow > maxNesting || run > maxNesting || t.Position.IndentNum > 10*maxNesting {
+			return t
+		}
+	}
+	return nil
+}
+
+// walker reads a syntax tree.
+type walker struct {
+	partResult
+	offset int
+}
+
+func (w *walker) at(t *token.Token) position {
+	if t == nil || t.Position == nil {
+		return position{max(w.offset, 0) + 1, 1}
+	}
+	return position{max(t.Position.Line+w.offset, 1), max(t.Position.Column, 1)}
+}
+
+// start returns where n begins: the token of a block mapping is the colon after
+// its first key.
+func (w *walker) start(n ast.Node) position {
+	if m, ok := n.(*ast.MappingNode); ok && !m.IsFlowStyle && len(m.Values) > 0 {
+		n = m.Values[0].Key
+	}
+	return w.at(n.GetToken())
+}
+
+func (w *walker) report(at position, text string) {
+	w.problems = append(w.problems, problem{at, text})
+}
+
+// syntax reports a parser's error: its place and its message, never the lines
+// of the file that come with it.
+func (w *walker) syntax(err error) {
+	var syntax yaml.Error
+	if !errors.As(err, &syntax) {
+		w.report(w.at(nil), "syntax error")
+		return
+	}
+	text := syntax.GetMessage()
+	// These go on with a piece of the file.
+	for _, safe := range []string{
+		"found unknown escape character", "found invalid tag character", "invalid header option",
+		"unknown YAML version", "cannot assign default value", "mapping key",
+	} {
+		if strings.HasPrefix(text, safe) {
+			text = safe
+		}
+	}
+	w.report(w.at(syntax.GetToken()), "syntax error: "+text)
+}
+
+func (w *walker) file(f *ast.File) {
+	var root ast.Node
+	for _, doc := range f.Docs {
+		switch {
+		case doc.Body == nil:
+		case root == nil:
+			root = doc.Body
+		default:
+			w.report(w.at(doc.Body.GetToken()), "more than one document")
+			return
+		}
+	}
+	if root == nil {
+		w.report(w.at(nil), "accounts is missing; an empty list is written accounts: []")
+		return
+	}
+	fields, ok := w.mapping(root, []string{"accounts"})
+	if !ok {
+		w.report(w.at(root.GetToken()), typeProblem(root, "must begin with the key accounts"))
+		return
+	}
+	list, ok := fields["accounts"]
+	if !ok {
+		w.report(w.start(root), "accounts is missing")
+		return
+	}
+	sequence, ok := list.(*ast.SequenceNode)
+	if !ok {
+		w.report(w.at(list.GetToken()), "accounts: "+typeProblem(list, "must be a list"))
+		return
+	}
+	for _, item := range sequence.Values {
+		w.account(item)
+	}
+}
+
+// mapping returns the values of a mapping by their keys, which must be among
+// known, and reports whether n is one.
+func (w *walker) mapping(n ast.Node, known []string) (map[string]ast.Node, bool) {
+	var pairs []*ast.MappingValueNode
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		pairs = n.Values
+	case *ast.MappingValueNode:
+		pairs = []*ast.MappingValueNode{n}
+	default:
+		return nil, false
+	}
+	fields := make(map[string]ast.Node, len(pairs))
+	for _, pair := range pairs {
+		at := w.at(pair.Key.GetToken())
+		key, ok := pair.Key.(*ast.StringNode)
+		switch {
+		case !ok:
+			w.report(at, "a key must be a plain name")
+		case !slices.Contains(known, key.Value):
+			w.report(at, unknownKey(key.Value, known))
+		case fields[key.Value] != nil:
+			w.report(at, key.Value+" is given twice")
+		default:
+			fields[key.Value] = pair.Value
+		}
+	}
+	return fields, true
+}
+
+// unknownKey quotes the key only if it is nearly one of the known: in a
+// misshapen file anything can stand where a key is expected.
+func unknownKey(key string, known []string) string {
+	for _, k := range known {
+		if len(key) < 2*len(k) && levenshtein.ComputeDistance(key, k) <= 2 {
+			return fmt.Sprintf("unknown key %q; did you mean %q?", key, k)
+		}
+	}
+	return "unknown key; known are " + strings.Join(known, ", ")
+}
+
+// accountKeys returns the keys of an account.
+func accountKeys() []string {
+	return []string{
+		"name", "password", "max_conns", "conn_rate", "conn_burst", "bandwidth",
+		"quota", "expires", "allow_from", "pool", "disabled",
+	}
+}
+
+func (w *walker) account(n ast.Node) {
+	if n == nil {
+		w.report(w.at(nil), "an account must have name and password")
+		return
+	}
+	keys := accountKeys()
+	before := len(w.problems)
+	at := w.start(n)
+	fields, ok := w.mapping(n, keys)
+	if !ok {
+		w.report(at, "account: "+typeProblem(n, "must be a mapping with name and password"))
+		return
+	}
+	a := &Account{}
+	for _, key := range keys {
+		value, ok := fields[key]
+		switch {
+		case ok:
+			w.field(a, key, value)
+		case key == "name" || key == "password":
+			w.report(at, key+" is missing")
+		}
+	}
+	if len(w.problems) == before {
+		w.accounts = append(w.accounts, placed{a, w.at(fields["name"].GetToken())})
+	}
+}
+
+// field sets one field of a, or reports the problem with its value.
+func (w *walker) field(a *Account, key string, n ast.Node) {
+	var text string
+	switch key {
+	case "name":
+		if a.Name, text = stringOf(n); text == "" {
+			text = nameProblem(a.Name)
+		}
+	case "password":
+		var password string
+		if password, text = stringOf(n); text == "" {
+			a.password, text = newSecret(password)
+		}
+	case "max_conns":
+		a.MaxConns, text = wholeOf(n)
+	case "conn_rate":
+		a.ConnRate, text = rateOf(n)
+	case "conn_burst":
+		a.ConnBurst, text = wholeOf(n)
+	case "expires":
+		a.Expires, text = timeOf(n)
+	case "allow_from":
+		a.AllowFrom = w.networks(n)
+	case "disabled":
+		a.Disabled, text = boolOf(n)
+	default:
+		text = "not in this version"
+	}
+	if text != "" {
+		w.report(w.at(n.GetToken()), key+": "+text)
+	}
+}
+
+// networks reads allow_from, and reports the problem of each element by itself.
+func (w *walker) networks(n ast.Node) []netip.Prefix {
+	list, ok := n.(*ast.SequenceNode)
+	switch {
+	case !ok:
+		w.report(w.at(n.GetToken()), "allow_from: "+typeProblem(n, "must be a list of networks"))
+		return nil
+	case len(list.Values) == 0:
+		w.report(w.at(n.GetToken()), "allow_from: must name a network; leave it out to allow any")
+		return nil
+	}
+	prefixes := make([]netip.Prefix, 0, len(list.Values))
+	for _, element := range list.Values {
+		s, text := stringOf(element)
+		if text == "" {
+			prefix, ok := parseNetwork(s)
+			if ok {
+				prefixes = append(prefixes, prefix)
+				continue
+			}
+			text = "must be a network such as 203.0.113.0/24, or an address"
+		}
+		w.report(w.at(element.GetToken()), "allow_from: "+text)
+	}
+	return prefixes
+}
