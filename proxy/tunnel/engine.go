@@ -24,6 +24,7 @@ type Engine struct {
 	options Options
 	epoch   time.Time
 	sets    [shards]set
+	lots    *lots
 	nextID  atomic.Uint64
 	count   atomic.Int64
 	running sync.WaitGroup // tunnels and the sweep
@@ -44,8 +45,20 @@ func NewEngine(o Options) *Engine {
 	for i := range e.sets {
 		e.sets[i].tunnels = make(map[uint64]*tunnel)
 	}
+	e.lots = newLots(e.wake)
 	e.running.Go(e.sweep)
 	return e
+}
+
+// wake is called by the lots: a parked direction's source is readable.
+func (e *Engine) wake(id uint64, d int) {
+	s := &e.sets[id%shards]
+	s.mu.Lock()
+	t := s.tunnels[id]
+	s.mu.Unlock()
+	if t != nil {
+		t.wake(d)
+	}
 }
 
 // Submit takes over j and returns at once. After Close the customer's connection is
@@ -158,6 +171,7 @@ func (e *Engine) Close() {
 		s.mu.Unlock()
 	}
 	e.running.Wait()
+	e.lots.close()
 }
 
 // now is a coarse monotonic clock.

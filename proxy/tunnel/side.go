@@ -97,33 +97,29 @@ func (s *side) linger(reply []byte) {
 // isEOF reports whether err is the orderly end of a stream.
 func isEOF(err error) bool { return errors.Is(err, io.EOF) }
 
-// reader yields a source's bytes without holding a buffer while it waits.
-// next's bytes are valid until done.
+// reader yields a source's bytes without holding a buffer, or a goroutine, while it
+// waits. It belongs to one goroutine at a time; next's bytes are valid until done.
 type reader struct {
 	s      *side
-	rc     syscall.RawConn
-	try    func(fd uintptr) bool // method value, made once
+	rc     syscall.RawConn // nil = the connection's kind is unknown: next blocks
+	try    func(fd uintptr) bool
 	buffer *[bufferSize]byte
 	n      int
 	err    error
 	dry    bool // TLS: nothing decrypted is left, the socket must be waited for
+	known  bool // registered with the lot
 }
 
-func newReader(s *side) *reader {
-	r := &reader{s: s, dry: true}
-	if s.raw != nil {
-		if rc, err := s.raw.SyscallConn(); err == nil {
-			r.rc = rc
-		}
+func (r *reader) init(s *side) {
+	// Whoever read the heads may have left records in crypto/tls.
+	r.s, r.dry = s, s.plain
+	if s.raw == nil {
+		return
 	}
-	switch {
-	case r.rc == nil:
-	case s.plain:
-		r.try = r.tryRead
-	default:
-		r.try = pollReadable
+	if rc, err := s.raw.SyscallConn(); err == nil {
+		r.rc = rc
+		r.try = r.tryRead // a method value is an allocation: once
 	}
-	return r
 }
 
 func (r *reader) borrow() {
@@ -140,8 +136,12 @@ func (r *reader) done() {
 	}
 }
 
-// next waits for bytes. It returns bytes or an error, io.EOF at the end.
-func (r *reader) next() ([]byte, error) {
+// errWait says that there is nothing to read until the socket is readable.
+var errWait = errors.New("tunnel: nothing to read yet")
+
+// next returns bytes, or errWait, or another error: io.EOF at the end. woken says
+// that the socket was found readable since errWait.
+func (r *reader) next(woken bool) ([]byte, error) {
 	switch {
 	case r.rc == nil:
 		r.borrow()
@@ -150,7 +150,7 @@ func (r *reader) next() ([]byte, error) {
 	case r.s.plain:
 		return r.nextPlain()
 	default:
-		return r.nextTLS()
+		return r.nextTLS(woken)
 	}
 }
 
@@ -158,17 +158,16 @@ func (r *reader) nextPlain() ([]byte, error) {
 	if err := r.rc.Read(r.try); err != nil {
 		return nil, err
 	}
-	if r.err != nil {
+	switch {
+	case r.err != nil:
 		return nil, r.err
-	}
-	if r.n == 0 {
+	case r.n == 0:
 		return nil, io.EOF
 	}
 	return r.buffer[:r.n], nil
 }
 
-// tryRead reads what is there; without bytes the buffer goes back and the
-// goroutine parks until the socket is readable.
+// tryRead reads what is there and never waits.
 func (r *reader) tryRead(fd uintptr) bool {
 	r.borrow()
 	for {
@@ -177,8 +176,7 @@ func (r *reader) tryRead(fd uintptr) bool {
 		case errors.Is(err, syscall.EINTR):
 			continue
 		case errors.Is(err, syscall.EAGAIN):
-			r.done()
-			return false
+			n, err = 0, errWait
 		case err != nil:
 			n = 0
 		}
@@ -191,37 +189,30 @@ func (r *reader) tryRead(fd uintptr) bool {
 // buffer, of which the socket knows nothing: after each read it is asked again with
 // a deadline that has passed, which yields what it holds and touches no socket
 // (such a timeout leaves the connection usable). Only when that is dry is the
-// socket waited for, without a buffer.
-func (r *reader) nextTLS() ([]byte, error) {
-	for {
-		if r.dry {
-			if err := r.rc.Read(r.try); err != nil {
-				return nil, err
-			}
-			r.borrow()
-			n, err := r.s.conn.Read(r.buffer[:])
-			if n > 0 {
-				r.dry = false
-				return r.buffer[:n], nil
-			}
-			if err != nil {
-				return nil, err
-			}
-			r.done()
-			continue
-		}
-		r.borrow()
-		_ = r.s.conn.SetReadDeadline(aLongTimeAgo)
-		n, err := r.s.conn.Read(r.buffer[:])
-		_ = r.s.conn.SetReadDeadline(time.Time{})
-		if n > 0 {
-			return r.buffer[:n], nil
-		}
-		r.done()
-		var timeout net.Error
-		if err != nil && (!errors.As(err, &timeout) || !timeout.Timeout()) {
-			return nil, err
-		}
-		r.dry = true
+// socket waited for.
+func (r *reader) nextTLS(woken bool) ([]byte, error) {
+	if r.dry && !woken {
+		return nil, errWait
 	}
+	r.borrow()
+	if !r.dry {
+		_ = r.s.conn.SetReadDeadline(aLongTimeAgo)
+	}
+	n, err := r.s.conn.Read(r.buffer[:])
+	if !r.dry {
+		_ = r.s.conn.SetReadDeadline(time.Time{})
+	}
+	if n > 0 {
+		r.dry = false
+		return r.buffer[:n], nil
+	}
+	var timeout net.Error
+	if err != nil && (r.dry || !errors.As(err, &timeout) || !timeout.Timeout()) {
+		return nil, err
+	}
+	r.dry = true
+	return nil, errWait
 }
+
+// wait blocks until the socket is readable, or broken, or closed.
+func (r *reader) wait() { _ = r.rc.Read(pollReadable) }

@@ -3,6 +3,7 @@ package tunnel
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -16,9 +17,22 @@ const (
 	greetTimeout   = 30 * time.Second // to write the greeting and the first bytes
 )
 
+// The directions of a tunnel.
+const (
+	upward   = 0 // the customer's bytes
+	downward = 1 // the upstream's bytes
+)
+
+// The states of a direction.
+const (
+	running int32 = iota // a goroutine carries it
+	parked               // nobody does: the lot, or abort, wakes it
+)
+
 // tunnel is one exchange between a customer and an upstream. Its goroutine is run
-// until the tunnel is open; then there is one for each direction, and the last one
-// to end finishes the tunnel.
+// until the tunnel is open. Then each direction has a goroutine while there is
+// something to carry; in between it is parked. The last direction to end finishes
+// the tunnel.
 type tunnel struct {
 	engine *Engine
 	job    Job
@@ -38,7 +52,9 @@ type tunnel struct {
 	err     error
 	connect time.Duration
 
-	open     atomic.Bool  // both directions run
+	directions [2]direction
+
+	open     atomic.Bool  // both directions carry
 	halves   atomic.Int32 // directions that have ended
 	last     atomic.Int64 // engine clock of the last byte, ns
 	sent     atomic.Int64
@@ -64,9 +80,11 @@ func (t *tunnel) run() {
 		return
 	}
 	t.job.Early, t.job.Greeting, t.job.Open, t.job.Refusal, t.job.Opened = nil, nil, nil, nil, nil
+	t.directions[upward].reader.init(&t.client)
+	t.directions[downward].reader.init(&t.peer)
 	t.open.Store(true)
-	go t.upward()
-	go t.downward()
+	go t.carry(upward, false)
+	t.carry(downward, false)
 }
 
 // openPeer runs Open while watching the customer: if he leaves, Open is told.
@@ -149,36 +167,36 @@ func (t *tunnel) refuse(err error) {
 	t.finish()
 }
 
-// upward carries the customer's bytes, downward the upstream's. They are named
-// functions so that a goroutine dump tells them apart.
-func (t *tunnel) upward()   { t.carry(&t.client, &t.peer, &t.sent, true) }
-func (t *tunnel) downward() { t.carry(&t.peer, &t.client, &t.received, false) }
+// direction is one half of a tunnel.
+type direction struct {
+	reader reader
+	state  atomic.Int32
+}
 
-// carry moves bytes from src to dst until src ends or either breaks.
-func (t *tunnel) carry(src, dst *side, counter *atomic.Int64, fromClient bool) {
-	r := newReader(src)
+// carry moves bytes of one direction until there are none for the moment, and then
+// parks it, or until the source ends or either side breaks.
+func (t *tunnel) carry(d int, woken bool) {
+	half := &t.directions[d]
 	for {
-		data, err := r.next()
-		if len(data) > 0 {
-			t.last.Store(int64(t.engine.now()))
-			n, werr := dst.conn.Write(data)
-			counter.Add(int64(n))
-			t.moved(fromClient, n)
-			t.last.Store(int64(t.engine.now()))
-			r.done()
-			if werr != nil {
-				t.breakOff(broken(!fromClient))
-				break
+		data, err := half.reader.next(woken)
+		woken = false
+		switch {
+		case len(data) > 0:
+			ok := t.deliver(d, data)
+			half.reader.done()
+			if ok {
+				continue
 			}
+		case errors.Is(err, errWait):
+			half.reader.done()
+			if t.park(d) {
+				return
+			}
+			woken = true
 			continue
-		}
-		r.done()
-		if err != nil && !isEOF(err) && !src.ended.Load() {
-			t.breakOff(broken(fromClient))
-			break
-		}
-		if dst.closeWrite() != nil {
-			t.breakOff(broken(!fromClient))
+		default:
+			half.reader.done()
+			t.endOfStream(d, err)
 		}
 		break
 	}
@@ -186,6 +204,76 @@ func (t *tunnel) carry(src, dst *side, counter *atomic.Int64, fromClient bool) {
 		t.setEnding(Closed)
 		t.finish()
 	}
+}
+
+// ends are the source and the destination of a direction.
+func (t *tunnel) ends(d int) (src, dst *side) {
+	if d == upward {
+		return &t.client, &t.peer
+	}
+	return &t.peer, &t.client
+}
+
+// deliver writes a direction's bytes; false if the destination broke.
+func (t *tunnel) deliver(d int, data []byte) bool {
+	_, dst := t.ends(d)
+	t.last.Store(int64(t.engine.now()))
+	n, err := dst.conn.Write(data)
+	t.last.Store(int64(t.engine.now()))
+	if d == upward {
+		t.sent.Add(int64(n))
+	} else {
+		t.received.Add(int64(n))
+	}
+	t.moved(d == upward, n)
+	if err != nil {
+		t.breakOff(broken(d != upward))
+	}
+	return err == nil
+}
+
+// endOfStream passes the end of a direction's source on.
+func (t *tunnel) endOfStream(d int, err error) {
+	src, dst := t.ends(d)
+	if !isEOF(err) && !src.ended.Load() {
+		t.breakOff(broken(d == upward))
+		return
+	}
+	if dst.closeWrite() != nil {
+		t.breakOff(broken(d != upward))
+	}
+}
+
+// park leaves a direction to the lot until its source is readable; its goroutine
+// ends. False if it must go on: it could not be parked and has waited itself, or
+// the tunnel is ending.
+func (t *tunnel) park(d int) bool {
+	half := &t.directions[d]
+	half.state.Store(parked)
+	armed := t.engine.lots.arm(t, d)
+	if armed && !t.isOver() {
+		return true
+	}
+	if !half.state.CompareAndSwap(parked, running) {
+		return true // woken already, by another goroutine
+	}
+	if !armed {
+		half.reader.wait()
+	}
+	return false
+}
+
+// wake makes a parked direction go on in a goroutine of its own.
+func (t *tunnel) wake(d int) {
+	if t.open.Load() && t.directions[d].state.CompareAndSwap(parked, running) {
+		go t.carry(d, true)
+	}
+}
+
+func (t *tunnel) isOver() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.over
 }
 
 func (t *tunnel) moved(sent bool, n int) {
@@ -215,6 +303,13 @@ func (t *tunnel) breakOff(e Ending) {
 	t.over = true
 	t.client.reset()
 	t.peer.reset()
+	t.wakeBoth()
+}
+
+// wakeBoth lets parked directions see that their sockets are closed.
+func (t *tunnel) wakeBoth() {
+	t.wake(upward)
+	t.wake(downward)
 }
 
 // abort ends the tunnel from outside; true if it was not ending already.
@@ -231,6 +326,7 @@ func (t *tunnel) abort(e Ending) bool {
 	t.cancel()
 	t.client.close()
 	t.peer.close()
+	t.wakeBoth()
 	return true
 }
 
