@@ -133,7 +133,13 @@ func TestConnectOverTLS(t *testing.T) {
 	}
 }
 
-func wantCause(t *testing.T, p *Pool, want Cause) *ConnectError {
+// wantCause connects in vain and checks why.
+func wantCause(t *testing.T, p *Pool, want Cause) {
+	t.Helper()
+	_ = failureOf(t, p, want)
+}
+
+func failureOf(t *testing.T, p *Pool, want Cause) *ConnectError {
 	t.Helper()
 	c, err := p.Connect(t.Context(), Request{Target: "target.example:443"})
 	if err == nil {
@@ -174,7 +180,7 @@ func TestConnectFailures(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			v := startVendor(t, upstreamtest.VendorConfig{Behaviour: test.behaviour})
 			p := newPool(t, Options{Gateways: []Gateway{gatewayOf(t, "gw", v.URL())}, ConnectTimeout: 300 * time.Millisecond})
-			failure := wantCause(t, p, test.want)
+			failure := failureOf(t, p, test.want)
 			if failure.Gateway != "gw" || failure.Phase != PhaseConnect {
 				t.Errorf("failure %v", failure)
 			}

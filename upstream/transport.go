@@ -69,7 +69,7 @@ func (t *Transport) newTransport(g *gateway) *http.Transport {
 	tr.Protocols.SetHTTP1(true)
 	if g.Scheme == SchemeDirect {
 		tr.DialContext = func(ctx context.Context, _, address string) (net.Conn, error) {
-			return countConn(g)(g.dialTarget(ctx, address))
+			return countConn(g, t.pool.options.ConnectTimeout)(g.dialTarget(ctx, address))
 		}
 		return tr
 	}
@@ -83,7 +83,7 @@ func (t *Transport) newTransport(g *gateway) *http.Transport {
 		if address != g.Address() {
 			return nil, errRefusedDial
 		}
-		return countConn(g)(g.dial(ctx))
+		return countConn(g, t.pool.options.ConnectTimeout)(g.dial(ctx))
 	}
 	return tr
 }
@@ -91,20 +91,27 @@ func (t *Transport) newTransport(g *gateway) *http.Transport {
 // keyOfPlain is the context key of PlainRequest.Key.
 type keyOfPlain struct{}
 
-// countConn counts a transport's connection until it is closed.
-func countConn(g *gateway) func(net.Conn, *ConnectError) (net.Conn, error) {
+// countConn counts a transport's connection until it is closed. A write that takes
+// longer than timeout fails: net/http's transport has no deadline of its own for it.
+func countConn(g *gateway, timeout time.Duration) func(net.Conn, *ConnectError) (net.Conn, error) {
 	return func(c net.Conn, failure *ConnectError) (net.Conn, error) {
 		if failure != nil {
 			return nil, failure
 		}
 		g.conns.Add(1)
-		return &countedConn{Conn: c, release: sync.OnceFunc(g.release)}, nil
+		return &countedConn{Conn: c, patience: timeout, release: sync.OnceFunc(g.release)}, nil
 	}
 }
 
 type countedConn struct {
 	net.Conn
-	release func()
+	patience time.Duration
+	release  func()
+}
+
+func (c *countedConn) Write(b []byte) (int, error) {
+	_ = c.SetWriteDeadline(time.Now().Add(c.patience))
+	return c.Conn.Write(b)
 }
 
 func (c *countedConn) Close() error {
@@ -165,6 +172,7 @@ func replayable(r *http.Request) bool {
 func (t *Transport) once(g *gateway, r PlainRequest) (*http.Response, *ConnectError) {
 	ctx := context.WithValue(r.Request.Context(), keyOfPlain{}, r.Key)
 	out := r.Request.Clone(ctx)
+	out.Trailer = r.Request.Trailer // the values come with the end of the body, into the caller's map
 	if out.Body != nil && out.Body != http.NoBody {
 		out.Body = io.NopCloser(out.Body)
 	}
