@@ -39,12 +39,11 @@ type tunnel struct {
 	id     uint64
 	start  time.Duration // engine clock
 
-	ctx    context.Context // of Open
-	cancel context.CancelFunc
-
-	mu      sync.Mutex // guards peer's arrival, ending and over
-	ending  Ending     // first one wins
-	over    bool       // sockets are being closed
+	mu      sync.Mutex         // guards what follows, up to open
+	ctx     context.Context    // of Open, until the peer arrives
+	cancel  context.CancelFunc // likewise; never nil
+	ending  Ending             // first one wins
+	over    bool               // sockets are being closed
 	client  side
 	peer    side
 	release func()
@@ -89,9 +88,10 @@ func (t *tunnel) run() {
 
 // openPeer runs Open while watching the customer: if he leaves, Open is told.
 func (t *tunnel) openPeer() (Peer, error) {
-	defer t.cancel()
-	watch := t.client.watch(len(t.job.Early) > 0, t.cancel)
-	peer, err := t.job.Open(t.ctx)
+	ctx, cancel := t.ctx, t.cancel
+	defer cancel()
+	watch := t.client.watch(len(t.job.Early) > 0, cancel)
+	peer, err := t.job.Open(ctx)
 	if gone := watch.stop(); gone {
 		t.setEnding(ClientGone)
 		if err == nil {
@@ -117,6 +117,7 @@ func (t *tunnel) arrive(p Peer) bool {
 	t.peer.init(p.Conn)
 	t.connect = t.engine.now() - t.start
 	t.last.Store(int64(t.engine.now()))
+	t.ctx, t.cancel = nil, func() {} // Open is over; its context is not kept for the tunnel's life
 	if t.over {
 		t.peer.close()
 		return false
