@@ -20,6 +20,7 @@ const (
 	HalfOpen      Ending = "half_open_timeout" // one side closed, no byte from the other
 	Killed        Ending = "killed"            // Engine.CloseKey
 	Drained       Ending = "drained"           // cut at the end of a drain
+	Failed        Ending = "failed"            // a function of the Job panicked; Result.Err says how
 )
 
 // Peer is the upstream side of a tunnel. Conn is a *net.TCPConn, a *tls.Conn over
@@ -57,7 +58,7 @@ type Job struct {
 // Result is how a tunnel went. Byte counts are of tunnel payload.
 type Result struct {
 	Ending   Ending
-	Err      error         // of Open; nil unless Refused or ClientGone
+	Err      error         // of Open; nil unless Refused, ClientGone or Failed
 	Upstream string        // Peer.Name, empty unless opened
 	Sent     int64         // from the customer to the upstream
 	Received int64         // from the upstream to the customer

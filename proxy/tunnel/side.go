@@ -14,6 +14,11 @@ import (
 // bufferSize is that of the buffers a direction borrows while bytes move.
 const bufferSize = 64 << 10
 
+const (
+	recordTime = 5 * time.Millisecond // for the rest of a TLS record, with a buffer held
+	flushPoll  = time.Millisecond
+)
+
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // side is one end of a tunnel.
@@ -56,6 +61,37 @@ func (s *side) reset() {
 	}
 	_ = s.raw.SetLinger(0)
 	_ = s.raw.Close()
+}
+
+// cut closes a connection in the middle of things: if it holds bytes that were not
+// sent yet, with a reset, because an orderly end would make them look complete.
+func (s *side) cut() {
+	if s.unsent() > 0 {
+		s.reset()
+		return
+	}
+	s.close()
+}
+
+// flush waits until all that was written has been sent and acknowledged, or d is over.
+func (s *side) flush(d time.Duration) {
+	for end := time.Now().Add(d); s.unsent() > 0 && time.Now().Before(end); {
+		time.Sleep(flushPoll)
+	}
+}
+
+// unsent is how many written bytes the peer has not acknowledged, 0 if nobody knows.
+func (s *side) unsent() int {
+	if s.raw == nil {
+		return 0
+	}
+	rc, err := s.raw.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	n := 0
+	_ = rc.Control(func(fd uintptr) { n = outQueue(fd) })
+	return n
 }
 
 // closeWrite passes an end of stream on. TLS sends close_notify and then the FIN
@@ -194,20 +230,21 @@ func (r *reader) nextTLS(woken bool) ([]byte, error) {
 	if r.dry && !woken {
 		return nil, errWait
 	}
+	deadline := aLongTimeAgo
+	if r.dry {
+		// The socket is readable, but it may be half a record, or one without payload.
+		deadline = time.Now().Add(recordTime)
+	}
 	r.borrow()
-	if !r.dry {
-		_ = r.s.conn.SetReadDeadline(aLongTimeAgo)
-	}
+	_ = r.s.conn.SetReadDeadline(deadline)
 	n, err := r.s.conn.Read(r.buffer[:])
-	if !r.dry {
-		_ = r.s.conn.SetReadDeadline(time.Time{})
-	}
+	_ = r.s.conn.SetReadDeadline(time.Time{})
 	if n > 0 {
 		r.dry = false
 		return r.buffer[:n], nil
 	}
 	var timeout net.Error
-	if err != nil && (r.dry || !errors.As(err, &timeout) || !timeout.Timeout()) {
+	if err != nil && (!errors.As(err, &timeout) || !timeout.Timeout()) {
 		return nil, err
 	}
 	r.dry = true

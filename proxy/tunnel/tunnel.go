@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,6 +54,8 @@ type tunnel struct {
 	connect time.Duration
 
 	directions [2]direction
+	queued     [2]int // the sides' unsent bytes when the sweep looked last
+	finishing  atomic.Bool
 
 	open     atomic.Bool  // both directions carry
 	halves   atomic.Int32 // directions that have ended
@@ -62,6 +66,7 @@ type tunnel struct {
 
 // run opens the upstream side and starts the directions.
 func (t *tunnel) run() {
+	defer t.recovered()
 	peer, err := t.openPeer()
 	if err != nil {
 		t.refuse(err)
@@ -81,6 +86,7 @@ func (t *tunnel) run() {
 	t.job.Early, t.job.Greeting, t.job.Open, t.job.Refusal, t.job.Opened = nil, nil, nil, nil, nil
 	t.directions[upward].reader.init(&t.client)
 	t.directions[downward].reader.init(&t.peer)
+	t.last.Store(int64(t.engine.now()))
 	t.open.Store(true)
 	go t.carry(upward, false)
 	t.carry(downward, false)
@@ -134,7 +140,7 @@ func (t *tunnel) greet(upstreamEarly []byte) bool {
 	}
 	if len(first) > 0 {
 		if !t.client.writeWithin(first, greetTimeout) {
-			t.breakOff(ClientReset)
+			t.breakOff(ClientReset, &t.peer)
 			return false
 		}
 		t.received.Add(int64(len(upstreamEarly)))
@@ -142,7 +148,7 @@ func (t *tunnel) greet(upstreamEarly []byte) bool {
 	}
 	if len(t.job.Early) > 0 {
 		if !t.peer.writeWithin(t.job.Early, greetTimeout) {
-			t.breakOff(UpstreamReset)
+			t.breakOff(UpstreamReset, &t.client)
 			return false
 		}
 		t.sent.Add(int64(len(t.job.Early)))
@@ -170,24 +176,25 @@ func (t *tunnel) refuse(err error) {
 
 // direction is one half of a tunnel.
 type direction struct {
-	reader reader
-	state  atomic.Int32
+	reader    reader
+	state     atomic.Int32
+	deaf      atomic.Bool  // the destination takes nothing any more
+	deafSince atomic.Int64 // engine clock, ns
 }
 
 // carry moves bytes of one direction until there are none for the moment, and then
 // parks it, or until the source ends or either side breaks.
 func (t *tunnel) carry(d int, woken bool) {
+	defer t.recovered()
 	half := &t.directions[d]
 	for {
 		data, err := half.reader.next(woken)
 		woken = false
 		switch {
 		case len(data) > 0:
-			ok := t.deliver(d, data)
+			t.deliver(d, data)
 			half.reader.done()
-			if ok {
-				continue
-			}
+			continue
 		case errors.Is(err, errWait):
 			half.reader.done()
 			if t.park(d) {
@@ -215,10 +222,17 @@ func (t *tunnel) ends(d int) (src, dst *side) {
 	return &t.peer, &t.client
 }
 
-// deliver writes a direction's bytes; false if the destination broke.
-func (t *tunnel) deliver(d int, data []byte) bool {
-	_, dst := t.ends(d)
+// deliver writes a direction's bytes. If the destination does not take them any
+// more, they and all that follow are dropped: the other direction may still have
+// something to say (an early answer to an upload), and closing a socket with bytes
+// unread would destroy what was sent on it.
+func (t *tunnel) deliver(d int, data []byte) {
+	half := &t.directions[d]
 	t.last.Store(int64(t.engine.now()))
+	if half.deaf.Load() {
+		return
+	}
+	_, dst := t.ends(d)
 	n, err := dst.conn.Write(data)
 	t.last.Store(int64(t.engine.now()))
 	if d == upward {
@@ -228,20 +242,27 @@ func (t *tunnel) deliver(d int, data []byte) bool {
 	}
 	t.moved(d == upward, n)
 	if err != nil {
-		t.breakOff(broken(d != upward))
+		t.setEnding(broken(d != upward))
+		half.deafSince.Store(int64(t.engine.now()))
+		half.deaf.Store(true)
 	}
-	return err == nil
 }
 
-// endOfStream passes the end of a direction's source on.
+// endOfStream passes the end of a direction's source on: an orderly one as such, a
+// broken one as a reset, as it would be without a relay between them.
 func (t *tunnel) endOfStream(d int, err error) {
 	src, dst := t.ends(d)
-	if !isEOF(err) && !src.ended.Load() {
-		t.breakOff(broken(d == upward))
-		return
-	}
-	if dst.closeWrite() != nil {
-		t.breakOff(broken(d != upward))
+	other := &t.directions[1-d]
+	switch {
+	case !isEOF(err) && !src.ended.Load():
+		t.breakOff(broken(d == upward), dst)
+	case other.deaf.Load():
+		// The source broke: the write towards it has seen the error, not this read.
+		t.breakOff(broken(d == upward), dst)
+	case t.directions[d].deaf.Load():
+		// Nobody to tell.
+	case dst.closeWrite() != nil:
+		t.directions[d].deaf.Store(true)
 	}
 }
 
@@ -290,18 +311,18 @@ func broken(client bool) Ending {
 	return UpstreamReset
 }
 
-// breakOff ends the tunnel because a side broke: the other side gets a reset too,
-// as it would without a relay between them.
-func (t *tunnel) breakOff(e Ending) {
+// breakOff ends the tunnel because a side broke: the other one gets a reset too, but
+// not before it has taken what was sent to it, within the time to linger.
+func (t *tunnel) breakOff(e Ending, other *side) {
+	t.setEnding(e)
+	other.flush(lingerTimeout)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.ending == "" {
-		t.ending = e
-	}
 	if t.over {
 		return
 	}
 	t.over = true
+	t.cancel()
 	t.client.reset()
 	t.peer.reset()
 	t.wakeBoth()
@@ -325,8 +346,8 @@ func (t *tunnel) abort(e Ending) bool {
 	}
 	t.over = true
 	t.cancel()
-	t.client.close()
-	t.peer.close()
+	t.client.cut()
+	t.peer.cut()
 	t.wakeBoth()
 	return true
 }
@@ -342,6 +363,9 @@ func (t *tunnel) setEnding(e Ending) {
 // finish closes what is open, reports, and forgets the tunnel. Called once, by
 // whichever goroutine is last.
 func (t *tunnel) finish() {
+	if t.finishing.Swap(true) {
+		return
+	}
 	t.mu.Lock()
 	t.over = true
 	t.cancel()
@@ -352,27 +376,79 @@ func (t *tunnel) finish() {
 		Sent: t.sent.Load(), Received: t.received.Load(), Duration: t.engine.now() - t.start,
 	}
 	t.mu.Unlock()
+	defer t.engine.remove(t)
+	defer t.job.Done(result)
 	if t.release != nil {
 		t.release()
 	}
-	t.job.Done(result)
-	t.engine.remove(t)
 }
 
-// checkIdle ends the tunnel if its time is up.
+// checkIdle ends the tunnel if its time is up. Bytes that only the kernel moves, out
+// of a full send buffer, count as bytes.
 func (t *tunnel) checkIdle(now time.Duration) bool {
 	if !t.open.Load() {
 		return false // Open and the greeting have deadlines of their own
 	}
-	idle := now - time.Duration(t.last.Load())
-	o := t.engine.options
-	if o.HalfOpenTimeout > 0 && t.halves.Load() > 0 && idle > o.HalfOpenTimeout {
-		return t.abort(HalfOpen)
+	if t.onlyDeaf(now) {
+		return t.abort(Closed)
 	}
-	if o.IdleTimeout > 0 && idle > o.IdleTimeout {
-		return t.abort(IdleTimeout)
+	o := t.engine.options
+	idle := now - time.Duration(t.last.Load())
+	ending := Ending("")
+	switch {
+	case o.IdleTimeout > 0 && idle > o.IdleTimeout:
+		ending = IdleTimeout
+	case o.HalfOpenTimeout > 0 && t.halves.Load() > 0 && idle > o.HalfOpenTimeout:
+		ending = HalfOpen
+	default:
+		return false
+	}
+	if t.queuesMoved() {
+		t.last.Store(int64(now))
+		return false
+	}
+	return t.abort(ending)
+}
+
+// onlyDeaf reports whether one direction has ended and the other has dropped what
+// it read for the time to linger.
+func (t *tunnel) onlyDeaf(now time.Duration) bool {
+	if t.halves.Load() == 0 {
+		return false
+	}
+	for d := range t.directions {
+		half := &t.directions[d]
+		if half.deaf.Load() && now-time.Duration(half.deafSince.Load()) > lingerTimeout {
+			return true
+		}
 	}
 	return false
+}
+
+// queuesMoved reports whether the kernel has sent bytes of either side's since it
+// was asked last. Only the sweep asks.
+func (t *tunnel) queuesMoved() bool {
+	client, peer := t.client.unsent(), t.peer.unsent()
+	moved := client != t.queued[0] && t.queued[0] != 0 || peer != t.queued[1] && t.queued[1] != 0
+	first := t.queued == [2]int{} && client+peer > 0
+	t.queued = [2]int{client, peer}
+	return moved || first
+}
+
+// recovered ends a tunnel whose goroutine failed, and only that one: a bug in what
+// it calls must not take the others along.
+func (t *tunnel) recovered() {
+	v := recover()
+	if v == nil {
+		return
+	}
+	t.mu.Lock()
+	t.ending, t.err = Failed, fmt.Errorf("tunnel: panic: %v\n%s", v, debug.Stack())
+	t.mu.Unlock()
+	t.abort(Failed)
+	if !t.open.Load() || t.halves.Add(1) == 2 {
+		t.finish()
+	}
 }
 
 // aLongTimeAgo is a deadline that has passed.

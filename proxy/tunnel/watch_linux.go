@@ -54,3 +54,12 @@ func unread(fd uintptr) bool {
 		return err == nil && n > 0
 	}
 }
+
+// outQueue is how many bytes in fd's send queue are not acknowledged.
+func outQueue(fd uintptr) int {
+	n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+	if err != nil {
+		return 0
+	}
+	return n
+}

@@ -1,0 +1,192 @@
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Bytes that leave a full send buffer keep a tunnel, though no write ends meanwhile.
+func TestSlowReaderIsNotIdle(t *testing.T) {
+	limits := map[string]Options{
+		"idle":      {IdleTimeout: 150 * time.Millisecond},
+		"half-open": {IdleTimeout: time.Minute, HalfOpenTimeout: 150 * time.Millisecond},
+	}
+	for name, o := range limits {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t, o, tcpKind, tcpKind)
+			must(t, s.client.(*net.TCPConn).SetReadBuffer(64<<10))
+			s.open()
+			if name == "half-open" {
+				halfClose(t, s.client)
+				expectEOF(t, s.vendor)
+			}
+			const size = 8 << 20
+			go func() {
+				_, _ = s.vendor.Write(make([]byte, size))
+				_ = s.vendor.(*net.TCPConn).CloseWrite()
+			}()
+			buf := make([]byte, 64<<10)
+			got := 0
+			tick := time.NewTicker(20 * time.Millisecond) // 3.2 MB/s at the most
+			defer tick.Stop()
+			for {
+				n, err := s.client.Read(buf)
+				got += n
+				if errors.Is(err, io.EOF) {
+					break
+				}
+				must(t, err)
+				<-tick.C
+			}
+			if got != size {
+				t.Errorf("the customer got %d of %d bytes", got, size)
+			}
+		})
+	}
+}
+
+// A target that refuses an upload says so and closes; the answer must arrive.
+func TestEarlyAnswerToAnUploadArrives(t *testing.T) {
+	const answer = "HTTP/1.1 413 Content Too Large\r\n\r\n"
+	for range 20 {
+		s := newScene(t, Options{IdleTimeout: time.Minute}, tcpKind, tcpKind)
+		s.open()
+		go func() {
+			b := make([]byte, 64<<10)
+			for {
+				if _, err := s.client.Write(b); err != nil {
+					return
+				}
+			}
+		}()
+		_, err := io.ReadFull(s.vendor, make([]byte, 200<<10))
+		must(t, err)
+		send(t, s.vendor, answer)
+		halfClose(t, s.vendor)
+		must(t, s.vendor.Close()) // bytes are unread: this is a reset
+		expect(t, s.client, answer)
+		must(t, s.client.Close())
+		s.result()
+	}
+}
+
+// What was passed on with its end arrives though the customer goes on talking.
+func TestTailArrivesThoughTheVendorIsGone(t *testing.T) {
+	s := newScene(t, Options{IdleTimeout: time.Minute}, tcpKind, tcpKind)
+	must(t, s.client.(*net.TCPConn).SetReadBuffer(32<<10))
+	s.open()
+	const size = 1 << 20
+	_, err := s.vendor.Write(make([]byte, size))
+	must(t, err)
+	must(t, s.vendor.Close())
+	until(t, func() bool { // the relay has taken it all
+		taken := false
+		s.engine.each(func(u *tunnel) bool { taken = u.halves.Load() == 1; return false })
+		return taken
+	})
+	send(t, s.client, "a")
+	until(t, func() bool {
+		deaf := false
+		s.engine.each(func(u *tunnel) bool { deaf = u.directions[upward].deaf.Load(); return false })
+		if !deaf {
+			_, _ = s.client.Write([]byte("b"))
+		}
+		return deaf
+	})
+	got, err := io.ReadAll(s.client)
+	if err != nil || len(got) != size {
+		t.Errorf("the customer got %d of %d bytes, %v", len(got), size, err)
+	}
+	must(t, s.client.Close())
+	s.ended(UpstreamReset)
+}
+
+// A cut with bytes outstanding must not look like an orderly end.
+func TestCutWithBytesOutstandingIsAReset(t *testing.T) {
+	s := newScene(t, Options{}, tcpKind, tcpKind)
+	must(t, s.client.(*net.TCPConn).SetReadBuffer(32<<10))
+	s.job.Key = "alice"
+	s.open()
+	go func() { _, _ = s.vendor.Write(make([]byte, 16<<20)) }()
+	until(t, func() bool {
+		full := false
+		s.engine.each(func(u *tunnel) bool { full = u.client.unsent() > 256<<10; return false })
+		return full
+	})
+	s.engine.CloseKey("alice")
+	if _, err := io.Copy(io.Discard, s.client); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the customer read %v, want a reset", err)
+	}
+	s.ended(Killed)
+}
+
+// A record that never becomes whole must hold neither buffer nor goroutine.
+func TestPartialRecordsHoldNothing(t *testing.T) {
+	const n = 40
+	engine := NewEngine(Options{})
+	defer engine.Close()
+	scenes := make([]*scene, n)
+	for i := range scenes {
+		s := newScene(t, Options{}, tlsKind, tcpKind)
+		s.engine.Close()
+		s.engine = engine
+		s.open()
+		scenes[i] = s
+	}
+	for _, s := range scenes {
+		until(t, func() bool { return parkedBoth(s) })
+	}
+	before := runtime.NumGoroutine()
+	for _, s := range scenes {
+		_, err := rawOf(s.client).Write([]byte{0x17}) // the first byte of a record
+		must(t, err)
+	}
+	until(t, func() bool { return runtime.NumGoroutine() <= before })
+	for _, s := range scenes {
+		until(t, func() bool { return parkedBoth(s) })
+	}
+}
+
+// A bug in what a tunnel calls ends that tunnel, and is reported.
+func TestPanicEndsOneTunnelOnly(t *testing.T) {
+	panics := map[string]func(*Job){
+		"Open":    func(j *Job) { j.Open = func(context.Context) (Peer, error) { panic("bug") } },
+		"Opened":  func(j *Job) { j.Opened = func(Peer) { panic("bug") } },
+		"Moved":   func(j *Job) { j.Moved = func(bool, int) { panic("bug") } },
+		"Refusal": func(j *Job) { j.Open = failOpen; j.Refusal = func(error) []byte { panic("bug") } },
+	}
+	for name, spoil := range panics {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t, Options{}, tcpKind, tcpKind)
+			released := make(chan struct{}, 2)
+			open := s.job.Open
+			s.job.Open = func(ctx context.Context) (Peer, error) {
+				p, err := open(ctx)
+				p.Release = func() { released <- struct{}{} }
+				return p, err
+			}
+			spoil(&s.job)
+			s.submit()
+			_, _ = io.WriteString(s.client, "x")
+			r := s.ended(Failed)
+			if r.Err == nil || !strings.Contains(r.Err.Error(), "bug") {
+				t.Errorf("error %v", r.Err)
+			}
+			if _, err := s.client.Read(make([]byte, 64)); name == "Open" && err == nil {
+				t.Error("the customer's connection is still open")
+			}
+			if (name == "Opened" || name == "Moved") && len(released) != 1 {
+				t.Errorf("Release called %d times", len(released))
+			}
+		})
+	}
+}
+
+func failOpen(context.Context) (Peer, error) { return Peer{}, errVendor }
