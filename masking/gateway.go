@@ -9,10 +9,11 @@ import (
 // GatewayMade reports whether the vendor's gateway, not the target, made this plain-HTTP response. It reads fields that Response
 // removes, so ask it first. It decides by what a target has no reason to send:
 //
-//   - at any status: 407, a status outside 100..599, one that only vendors use (452–455, 466, 490), Bright Data's error fields;
+//   - at any status: 407, a status outside 100..599 but 999, one that only vendors use (452–455, 466, 490), Bright Data's error fields;
+//   - a redirect to a place that holds a mark;
 //   - 401 with Proxy-Authenticate; 499, 522 and 525 unless a content network signed them;
 //   - from 400: a vendor's or proxy program's error field, Proxy-Status with an error, Proxy-Agent, a proxy program as Server,
-//     Proxy-Connection or Mime-Version with no other Server, a mark in a field that would reach the customer.
+//     Proxy-Connection with no other Server, a mark in a field that would reach the customer.
 //
 // What a gateway adds to answers it only forwards (Via, X-Cache, a vendor's timing fields) proves nothing: a target's own 404 through
 // squid stays the target's.
@@ -25,7 +26,28 @@ func (p *Policy) GatewayMade(status int, h http.Header) bool {
 			return true
 		}
 	}
+	if status >= 300 && status < 400 {
+		return p.marks.in(h.Get("Location"))
+	}
 	return status >= 400 && (byProxyFields(h) || p.byErrorFields(h))
+}
+
+// GatewayReason reports whether an error's reason phrase is a vendor's code, of the kind NO_HOST_CONNECTION, or holds a mark. Targets
+// write the phrases of RFC 9110 or none. Ask it only about answers of 400 and above.
+func (p *Policy) GatewayReason(reason string) bool {
+	if p.marks.in(reason) {
+		return true
+	}
+	underscore := false
+	for i := range len(reason) {
+		switch c := reason[i]; {
+		case c == '_' && i > 0 && i < len(reason)-1:
+			underscore = true
+		case c < 'A' || c > 'Z':
+			return false
+		}
+	}
+	return underscore
 }
 
 // GatewayBody reports whether the beginning of an error body names a vendor or is a known proxy program's error page. Four KiB
@@ -48,7 +70,7 @@ func byStatus(status int, h http.Header) bool {
 	case 499, 522, 525:
 		return !byContentNetwork(h)
 	}
-	return status < 100 || status > 599
+	return status < 100 || status > 599 && status != 999 // some large sites refuse robots with 999
 }
 
 // byContentNetwork reports whether a content network, which uses the same odd statuses as some vendors, signed the answer.
@@ -76,8 +98,7 @@ func byProxyFields(h http.Header) bool {
 		return true
 	case "":
 		_, connection := h["Proxy-Connection"]
-		_, mime := h["Mime-Version"]
-		return connection || mime
+		return connection
 	}
 	return false
 }
@@ -99,8 +120,8 @@ func (p *Policy) byErrorFields(h http.Header) bool {
 		case "x-squid-error", "x-error-description", "x-proxy-error":
 			return true
 		}
-		if p.vendor.has(folded) {
-			if bytes.Contains(folded, []byte("err")) || bytes.Contains(folded, []byte("reason")) {
+		if p.vendor.has(folded) || p.marks.in(name) { // forwarded answers carry these too
+			if speaksOfError(folded) {
 				return true
 			}
 			continue
@@ -108,13 +129,21 @@ func (p *Policy) byErrorFields(h http.Header) bool {
 		if p.response.strip.has(folded) {
 			continue // forwarded answers carry these too
 		}
-		if p.marks.in(name) {
-			return true
-		}
 		for _, v := range values {
 			if p.marks.in(v) {
 				return true
 			}
+		}
+	}
+	return false
+}
+
+// speaksOfError reports whether a folded name has a part between dashes that says error or reason.
+func speaksOfError(folded []byte) bool {
+	for part := range bytes.SplitSeq(folded, []byte("-")) {
+		switch string(part) {
+		case "err", "error", "errors", "reason":
+			return true
 		}
 	}
 	return false

@@ -72,7 +72,7 @@ func TestGatewayMade(t *testing.T) {
 		{"401 with a proxy's challenge", 401, []string{"Proxy-Authenticate: Basic realm=x"}, true},
 		{"squid behind a filter", 503, []string{"X-Squid-Error: ERR_DNS_FAIL 0"}, true},
 		{"squid by Server", 403, []string{"Server: squid/6.6"}, true},
-		{"squid style without Server", 403, []string{"Mime-Version: 1.0"}, true},
+		{"vendor's own redirect", 302, []string{"Location: https://dashboard.iproyal.com/topup"}, true},
 		{"privoxy", 503, []string{"Server: Privoxy 3.0"}, true},
 		{"proxy.py", 502, []string{"Server: proxy.py v2.4"}, true},
 		{"Proxy-Agent", 502, []string{"Proxy-Agent: x"}, true},
@@ -113,7 +113,9 @@ func TestGatewayMade(t *testing.T) {
 		{"target's 404 through an old squid", 404, []string{"Server: nginx", "Via: 1.0 gw.vendor.example (squid)", "Proxy-Connection: keep-alive", "X-Cache: MISS from gw.vendor.example"}, false},
 		{"target's mail-like 404", 404, []string{"Server: Domino", "Mime-Version: 1.0"}, false},
 		{"200 that mentions a vendor", 200, []string{"Server: squid", "Content-Location: https://oxylabs.io/"}, false},
-		{"redirect to a vendor", 302, []string{"Location: https://oxylabs.io/"}, false},
+		{"target behind a network that hides Server", 403, []string{"Mime-Version: 1.0", "Content-Type: text/html"}, false},
+		{"target's redirect", 301, []string{"Location: https://geonode.wfp.org/"}, false},
+		{"LinkedIn to a robot", 999, []string{"Server: Play"}, false},
 		{"stale answer of a network", 200, []string{"Proxy-Status: edge; error=connection_timeout"}, false},
 		{"error in another parameter's text", 502, []string{`Proxy-Status: edge; details="a\"; error=x"`}, false},
 	} {
@@ -122,6 +124,40 @@ func TestGatewayMade(t *testing.T) {
 				t.Errorf("got %v", got)
 			}
 		})
+	}
+}
+
+func TestGatewayReason(t *testing.T) {
+	p := mustPolicy(t, PolicyConfig{Marks: []string{"SuperVendor"}})
+	for reason, want := range map[string]bool{
+		"NO_HOST_CONNECTION": true, "NO_RAY": true, "TRAFFIC_EXHAUSTED": true, "SuperVendor says no": true,
+		"": false, "Bad Gateway": false, "FORBIDDEN": false, "_": false, "A_": false, "_A": false, "Not_Found": false, "I'm a teapot": false,
+	} {
+		if got := p.GatewayReason(reason); got != want {
+			t.Errorf("%q: %t", reason, got)
+		}
+	}
+}
+
+// A customer who names a vendor's site himself sees its own redirects; field names still decide.
+func TestPolicyForAVendorsOwnSite(t *testing.T) {
+	p := mustPolicy(t, PolicyConfig{Marks: []string{"acmeproxy.com"}, StripResponse: []string{"X-Acmeproxy-*"}})
+	for host, own := range map[string]bool{"www.AcmeProxy.com": true, "oxylabs.io": true, "shop.example": false} {
+		h := head("Location: https://www.acmeproxy.com/login", "X-Acmeproxy-Session: 1", "Etag: x")
+		q := p.For(host)
+		if made := q.GatewayMade(302, h); made == own {
+			t.Errorf("%s: GatewayMade %t", host, made)
+		}
+		q.Response(h)
+		if _, kept := h["Location"]; kept != own {
+			t.Errorf("%s: Location kept: %t", host, kept)
+		}
+		if _, kept := h["X-Acmeproxy-Session"]; kept || len(h["Etag"]) != 1 {
+			t.Errorf("%s: left %v", host, h)
+		}
+		if q.For(host) != q {
+			t.Errorf("%s: For is not idempotent", host)
+		}
 	}
 }
 

@@ -29,6 +29,9 @@ const clientAddress = `X-Real-IP X-Real-Port XXX-Real-IP X-Client-IP Client-IP X
 	Client-Address X-Host X-Orig-Client X-Network-Info X-User X-Authenticated-User X-MSISDN X-UIDH X-Up-Calling-Line-ID X-Up-Subno
 	RLNClientIPAddr SP-Host SP-Client CUDA-CLIIP X-Qihoo-IP X-Cisco-BBSM-ClientIP X-AZC-Remote-Addr X-Sina-ProxyUser`
 
+// clientSuffixes end the names that platforms invent for the same thing over and over (X-Vercel-Forwarded-For, DO-Connecting-IPv6).
+const clientSuffixes = `-forwarded-for -client-ip -clientip -client-connection-ip -connecting-ip -connecting-ipv4 -connecting-ipv6 -real-ip -remote-addr`
+
 // platform is what content networks, clouds and load balancers add, tracing ids among it. The rest of CF-* stays: CF-Access-* are
 // a customer's own credentials, as X-Amz-* are.
 const platform = `CF-Connecting-* CF-Pseudo-IPv4 CF-IP* CF-Ray CF-Visitor CF-Worker CF-EW-Via CF-Warp-Tag-ID CDN-Loop CDN-Src-IP CDN-Real-IP
@@ -65,8 +68,8 @@ const everyday = `Accept Accept-Charset Accept-Encoding Accept-Language Accept-R
 
 // builtinMarks are vendor brands and domains distinctive enough not to stand in innocent text. Brands that are words of their own
 // appear as domains only.
-const builtinMarks = `superproxy.io brightdata brdtest.com lumtest.com luminati x-hola oxylabs smartproxy decodo iproyal soax.com netnut ntnt.io
-	webshare.io packetstream geonode dataimpulse evomi.com joinmassive nimbleway infatica proxyempire froxy.com proxy-seller
+const builtinMarks = `superproxy.io brightdata brdtest.com lumtest.com luminati x-hola oxylabs smartproxy decodo iproyal soax.com netnut.io
+	netnut.net ntnt.io webshare.io packetstream geonode.io geonode.com dataimpulse evomi.com joinmassive nimbleway infatica proxyempire froxy.com proxy-seller
 	proxyseller rayobyte nodemaven thordata databay.com novada.com rapidproxy ipfoxy ipburger.com lumiproxy kookeey catproxies
 	proxidize liveproxies proxies.sx proxmint marsproxies pingnetwork.io anyip.io proxies.fo illusory.io webscrapingapi crawlera
 	zyte.com proxys.io`

@@ -64,6 +64,21 @@ func (m *Marks) Find(b []byte) (mark string, offset int, found bool) {
 	return mark, end - len(mark), true
 }
 
+// Pending returns how many bytes at the end of b could be the beginning of a mark that what follows completes. A reader that
+// holds back so many lets no part of a mark pass that it can still find.
+func (m *Marks) Pending(b []byte) int {
+	longest := 0
+	for _, w := range m.words[:m.hiding] {
+		for n := min(len(w)-1, len(b)); n > longest; n-- {
+			if strings.EqualFold(string(b[len(b)-n:]), w[:n]) {
+				longest = n
+				break
+			}
+		}
+	}
+	return longest
+}
+
 // in reports whether s holds a mark.
 func (m *Marks) in(s string) bool {
 	word, _ := find(m.plain, s)

@@ -101,3 +101,14 @@ func TestMarksShared(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+func TestPending(t *testing.T) {
+	m := NewMarks("oxylabs", "LabsCo")
+	for in, want := range map[string]int{
+		"": 0, "x": 0, "o": 1, "see OXY": 3, "oxylab": 6, "oxylabs": 4, "xoxyl": 4, "labsco": 1, "oxo": 1,
+	} {
+		if got := m.Pending([]byte(in)); got != want {
+			t.Errorf("%q: %d, want %d", in, got, want)
+		}
+	}
+}

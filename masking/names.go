@@ -51,6 +51,7 @@ type nameSet struct {
 	exact     map[string]struct{}
 	prefixes  map[string]struct{} // end in '-': looked up at each '-' of a name
 	odd       []string            // other prefixes, tried one by one
+	suffixes  []string            // begin with '-'
 	maxPrefix int                 // bytes in the longest of prefixes, so that a long name costs no more
 }
 
@@ -93,6 +94,11 @@ func (s *nameSet) has(folded []byte) bool {
 	}
 	for _, p := range s.odd {
 		if len(folded) >= len(p) && string(folded[:len(p)]) == p {
+			return true
+		}
+	}
+	for _, p := range s.suffixes {
+		if len(folded) >= len(p) && string(folded[len(folded)-len(p):]) == p {
 			return true
 		}
 	}

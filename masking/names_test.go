@@ -2,6 +2,7 @@ package masking
 
 import (
 	"errors"
+	"net/http"
 	"strings"
 	"testing"
 )
@@ -33,6 +34,20 @@ func TestNameSet(t *testing.T) {
 	} {
 		if got := s.has(fold(nil, name)); got != want {
 			t.Errorf("%.40q: got %v", name, got)
+		}
+	}
+}
+
+// Platforms invent new names for a client's address all the time; their ends are always the same.
+func TestRequestStripsInventedAddressNames(t *testing.T) {
+	p := mustPolicy(t, PolicyConfig{})
+	for _, name := range []string{
+		"X-Vercel-Forwarded-For", "X-Real-Client-Ip", "X-Nf-Client-Connection-Ip", "Do-Connecting-Ipv6", "X-Sucuri-Clientip", "X_Foo_Client_Ip",
+	} {
+		h := http.Header{name: {"198.51.100.7"}, "X-Tip": {"kept"}}
+		p.Request(h)
+		if _, kept := h[name]; kept || h["X-Tip"] == nil {
+			t.Errorf("%s: left %v", name, h)
 		}
 	}
 }

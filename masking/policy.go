@@ -24,12 +24,12 @@ type PolicyConfig struct {
 // to the caller.
 //
 // Field names are compared without regard to case and with every punctuation mark as '-', because CGI programs see X_Real_Ip and
-// X-Real-IP as one. Names that are no tokens (RFC 9110 §5.6.2) never pass. If a target is itself a vendor's site, those of its own
-// fields that name the vendor are removed like any other.
+// X-Real-IP as one. Names that are no tokens (RFC 9110 §5.6.2) never pass. For a target that is itself a vendor's site, see For.
 type Policy struct {
 	request, response, trailer *side
 	vendor                     *nameSet
 	marks, pages               *Marks
+	unmarked                   *Policy // nil in the one that is
 }
 
 // NewPolicy builds a policy from the built-in lists and cfg. The error joins one error for each bad entry.
@@ -48,20 +48,35 @@ func NewPolicy(cfg PolicyConfig) (*Policy, error) {
 	}
 	marks := newMarks(append(strings.Fields(builtinMarks), cfg.Marks...), strings.Fields(innocentWords))
 	request := newNameSet(hopByHop, vendorFields, proxyProducts, disclosure, clientAddress, platform, judged)
+	request.suffixes = strings.Fields(clientSuffixes)
 	request.add(cfg.StripRequest...)
 	response := newNameSet(hopByHop, vendorFields, proxyProducts, answered)
 	response.add(cfg.StripResponse...)
 	trailer := newNameSet(hopByHop, vendorFields, proxyProducts, disclosure, clientAddress, platform, judged, answered, trailing)
 	trailer.add(cfg.StripRequest...)
 	trailer.add(cfg.StripResponse...)
-	return &Policy{
+	p := &Policy{
 		request:  newSide(request, nil),
 		response: newSide(response, marks),
 		trailer:  newSide(trailer, marks),
 		vendor:   newNameSet(vendorFields),
 		marks:    marks,
 		pages:    NewMarks(strings.Split(errorPages, "\n")...),
-	}, nil
+	}
+	unmarked := *p
+	unmarked.response, unmarked.trailer, unmarked.marks = newSide(response, nil), newSide(trailer, nil), NewMarks()
+	p.unmarked = &unmarked
+	return p, nil
+}
+
+// For returns the policy for a request to host: p, or, if host itself holds a mark, one that looks for no marks. A customer who asks
+// for a vendor's site by name learns nothing from its own redirects and pages; if they were spoiled, he would learn which sites
+// are. The rules that go by field names stay.
+func (p *Policy) For(host string) *Policy {
+	if p.unmarked != nil && p.marks.in(host) {
+		return p.unmarked
+	}
+	return p
 }
 
 // Marks returns the built-in and the configured marks.

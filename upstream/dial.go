@@ -26,6 +26,8 @@ type gateway struct {
 	tls       *tls.Config // nil unless https
 	timeout   time.Duration
 
+	evictIdle atomic.Pointer[func()] // drops idle plain connections; nil = there are none
+
 	conns     atomic.Int64 // open connections, those being opened included
 	downUntil atomic.Int64 // Unix nanoseconds; 0 = up
 	weight    int          // smooth round robin's running weight; guarded by Pool.mu
@@ -79,8 +81,20 @@ func checkedControl(check func(netip.Addr) error) func(context.Context, string, 
 	}
 }
 
-// tryAcquire takes one of the gateway's connections.
+// tryAcquire takes one of the gateway's connections; idle ones of plain HTTP make room.
 func (g *gateway) tryAcquire() bool {
+	if g.acquire() {
+		return true
+	}
+	evict := g.evictIdle.Load()
+	if evict == nil {
+		return false
+	}
+	(*evict)()
+	return g.acquire()
+}
+
+func (g *gateway) acquire() bool {
 	if n := g.conns.Add(1); g.MaxConns > 0 && n > int64(g.MaxConns) {
 		g.conns.Add(-1)
 		return false
@@ -89,8 +103,6 @@ func (g *gateway) tryAcquire() bool {
 }
 
 func (g *gateway) release() { g.conns.Add(-1) }
-
-func (g *gateway) full() bool { return g.MaxConns > 0 && g.conns.Load() >= int64(g.MaxConns) }
 
 func (g *gateway) isDown(now time.Time) bool { return g.downUntil.Load() > now.UnixNano() }
 
@@ -139,6 +151,9 @@ func (g *gateway) dialAny(ctx context.Context, addrs []netip.AddrPort) (net.Conn
 		one, cancel := context.WithTimeout(ctx, share)
 		conn, err := g.dialer.DialContext(one, "tcp", addr.String())
 		cancel()
+		if err == nil || !errors.Is(ctx.Err(), context.Canceled) {
+			g.endpoints.report(addr.Addr(), err == nil)
+		}
 		if err == nil {
 			return conn, nil
 		}

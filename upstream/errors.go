@@ -77,7 +77,7 @@ func (e *ConnectError) retryable() bool {
 		return false
 	}
 	switch e.Cause {
-	case CauseCanceled, CauseForbidden, CauseStatus, CauseDenied, CauseNone:
+	case CauseCanceled, CauseForbidden, CauseStatus, CauseDenied:
 		return false
 	default:
 		return true

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Schemes of a gateway URL.
@@ -30,8 +32,8 @@ const maxCAFile = 1 << 20
 type GatewayConfig struct {
 	Name     string // default: the host
 	URL      string // scheme://[user:password@]host:port, or direct://
-	Username string // taken as it is; overrides the URL's
-	Password string // taken as it is; overrides the URL's
+	Username string // taken as it is; overrides the URL's, if not empty
+	Password string // likewise
 	Weight   int    // share of the traffic; 0 = 1
 	MaxConns int    // connections held at once; 0 = no limit
 	CAFile   string // PEM roots for https; empty = the system's
@@ -72,9 +74,7 @@ func ParseGateway(c GatewayConfig) (Gateway, error) {
 	if err := g.parseURL(c.URL); err != nil {
 		return Gateway{}, err
 	}
-	if c.Username != "" || c.Password != "" {
-		g.username, g.password = c.Username, c.Password
-	}
+	g.username, g.password = cmp.Or(c.Username, g.username), cmp.Or(c.Password, g.password)
 	if err := checkCredentials(g.username, g.password); err != nil {
 		return Gateway{}, err
 	}
@@ -124,6 +124,9 @@ func (g *Gateway) parseURL(raw string) error {
 		return errors.New("a gateway has no path; write scheme://host:port")
 	}
 	host, port, err := net.SplitHostPort(authority)
+	if parts := strings.Split(authority, ":"); len(parts) == 4 && validHost(parts[0]) {
+		return errors.New("that is host:port:user:password; write scheme://user:password@host:port")
+	}
 	if err != nil {
 		return errors.New("the port is missing; write scheme://host:port")
 	}
@@ -163,8 +166,8 @@ func checkCredentials(username, password string) error {
 }
 
 func checkName(name string) error {
-	if len(name) > 128 || hasControl(name) || strings.ContainsAny(name, " \"") {
-		return errors.New("the name is longer than 128 bytes or contains spaces, quotes or control bytes")
+	if len(name) > 128 || !utf8.ValidString(name) || hasControl(name) || strings.ContainsAny(name, " \"") {
+		return errors.New("the name is longer than 128 bytes, not UTF-8, or contains spaces, quotes or control bytes")
 	}
 	return nil
 }

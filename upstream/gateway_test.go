@@ -23,6 +23,8 @@ func TestParseGatewayCredentials(t *testing.T) {
 		"raw space":               {GatewayConfig{URL: "http://user:two words@gw.example:1"}, "user:two words"},
 		"raw slash and hash":      {GatewayConfig{URL: "http://user:a/b#c?d@gw.example:1"}, "user:a/b#c?d"},
 		"password apart":          {GatewayConfig{URL: "http://gw.example:1", Username: "user", Password: "p%40:@ x"}, "user:p%40:@ x"},
+		"only password apart":     {GatewayConfig{URL: "http://user@gw.example:1", Password: "p4ss"}, "user:p4ss"},
+		"only username apart":     {GatewayConfig{URL: "http://user:pass@gw.example:1", Username: "u2"}, "u2:pass"},
 		"apart wins":              {GatewayConfig{URL: "http://a:b@gw.example:1", Username: "c", Password: "d"}, "c:d"},
 		"no password":             {GatewayConfig{URL: "http://token@gw.example:1"}, "token:"},
 		"UTF-8":                   {GatewayConfig{URL: "http://user:pässwörd@gw.example:1"}, "user:pässwörd"},
@@ -86,6 +88,7 @@ func TestParseGatewayErrors(t *testing.T) {
 		"scheme":            {GatewayConfig{URL: "ftp://u:" + secret + "@gw.example:1"}, "the scheme"},
 		"socks5":            {GatewayConfig{URL: "socks5://u:" + secret + "@gw.example:1"}, "not in this version"},
 		"no port":           {GatewayConfig{URL: "http://u:" + secret + "@gw.example"}, "the port is missing"},
+		"list format":       {GatewayConfig{URL: "http://gw.example:80:u:" + secret}, "user:password@host:port"},
 		"port 0":            {GatewayConfig{URL: "http://gw.example:0"}, "the port is not"},
 		"port 65536":        {GatewayConfig{URL: "http://gw.example:65536"}, "the port is not"},
 		"path":              {GatewayConfig{URL: "http://u:" + secret + "@gw.example:1/x"}, "no path"},
@@ -103,6 +106,7 @@ func TestParseGatewayErrors(t *testing.T) {
 		"CA on http":        {GatewayConfig{URL: "http://gw.example:1", CAFile: empty}, "https://"},
 		"CA missing":        {GatewayConfig{URL: "https://gw.example:1", CAFile: empty + "x"}, "CA file"},
 		"CA empty":          {GatewayConfig{URL: "https://gw.example:1", CAFile: empty}, "no certificate"},
+		"name not UTF-8":    {GatewayConfig{URL: "http://gw.example:1", Name: "caf\xe9"}, "the name"},
 		"name":              {GatewayConfig{URL: "http://gw.example:1", Name: "a b"}, "the name"},
 	}
 	for name, test := range tests {

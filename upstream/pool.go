@@ -97,8 +97,13 @@ func (p *Pool) Connect(ctx context.Context, r Request) (*Conn, error) {
 	defer cancel()
 	var conn *Conn
 	err := p.try(ctx, func(g *gateway) *ConnectError {
+		if !g.tryAcquire() {
+			return fullError()
+		}
 		var failure *ConnectError
-		conn, failure = p.connectThrough(ctx, g, r)
+		if conn, failure = p.connectThrough(ctx, g, r); failure != nil {
+			g.release()
+		}
 		return failure
 	})
 	if err != nil {
@@ -107,36 +112,41 @@ func (p *Pool) Connect(ctx context.Context, r Request) (*Conn, error) {
 	return conn, nil
 }
 
-// try runs f with gateways, each at most once, until one serves. f's gateway has a
-// connection taken, which f's success keeps.
+// fullError says that a gateway has no connection left; another one may have.
+func fullError() *ConnectError { return &ConnectError{Phase: PhasePick, Cause: CauseNone} }
+
+// try runs f with gateways, each at most once, until one serves, none is left, or
+// the time for a set-up is over.
 func (p *Pool) try(ctx context.Context, f func(*gateway) *ConnectError) error {
 	var last *ConnectError
 	tried := make([]*gateway, 0, 4)
+	budget := time.Now().Add(p.options.DialTimeout + p.options.ConnectTimeout)
 	for {
 		g := p.pick(tried)
 		if g == nil {
-			break
+			return last
 		}
 		tried = append(tried, g)
 		failure := f(g)
-		g.report(failure)
 		if failure == nil {
+			g.report(nil)
 			return nil
 		}
-		g.release()
 		if failure.Gateway == "" {
 			failure.Gateway = g.Name
 		}
-		p.metrics.failed(failure)
-		last = failure
-		if !failure.retryable() || ctx.Err() != nil {
-			break
+		if failure.Phase != PhasePick {
+			g.report(failure)
+			p.metrics.failed(failure)
+		}
+		// A gateway that was full says less than one that failed.
+		if last == nil || failure.Phase != PhasePick {
+			last = failure
+		}
+		if !failure.retryable() || ctx.Err() != nil || time.Now().After(budget) {
+			return last
 		}
 	}
-	if last == nil {
-		last = &ConnectError{Gateway: "-", Phase: PhasePick, Cause: CauseNone}
-	}
-	return last
 }
 
 func (p *Pool) connectThrough(ctx context.Context, g *gateway, r Request) (*Conn, *ConnectError) {
@@ -169,24 +179,18 @@ func (p *Pool) connectThrough(ctx context.Context, g *gateway, r Request) (*Conn
 	return &Conn{Conn: conn, Early: early, Gateway: g.Name, Release: release}, nil
 }
 
-// pick chooses a gateway that was not tried yet and takes one of its connections.
-// Those that are down come last, so that a pool whose gateways all failed a moment
-// ago still tries. nil = none left.
+// pick chooses a gateway that was not tried yet. Those that are down come last, so
+// that a pool whose gateways all failed a moment ago still tries. nil = none left.
 func (p *Pool) pick(tried []*gateway) *gateway {
 	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, down := range [2]bool{false, true} {
-		for {
-			g := p.chooseLocked(func(g *gateway) bool {
-				return g.isDown(now) == down && !g.full() && !contains(tried, g)
-			})
-			if g == nil {
-				break
-			}
-			if g.tryAcquire() {
-				return g
-			}
+		g := p.chooseLocked(func(g *gateway) bool {
+			return g.isDown(now) == down && !contains(tried, g)
+		})
+		if g != nil {
+			return g
 		}
 	}
 	return nil
@@ -277,6 +281,16 @@ func (p *Pool) Run(ctx context.Context) {
 			}
 		}
 		probes.Wait()
+	}
+}
+
+// Close waits for what the pool has under way: look-ups, a few seconds at the most.
+// Nobody may use the pool any more.
+func (p *Pool) Close() {
+	for _, g := range p.gateways {
+		if g.endpoints != nil {
+			g.endpoints.close()
+		}
 	}
 }
 

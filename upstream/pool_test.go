@@ -39,6 +39,7 @@ func newPool(t *testing.T, o Options) *Pool {
 	}
 	p, err := NewPool(o)
 	must(t, err)
+	t.Cleanup(p.Close)
 	return p
 }
 
@@ -331,6 +332,27 @@ func TestFullGatewaysAreSkipped(t *testing.T) {
 	echoThrough(t, c)
 }
 
+// The gateway that is full is passed over, not the customer refused.
+func TestFullGatewayLeavesItToAnother(t *testing.T) {
+	echo := startEcho(t)
+	a, b := startVendor(t, upstreamtest.VendorConfig{}), startVendor(t, upstreamtest.VendorConfig{})
+	full := gatewayOf(t, "full", a.URL())
+	full.MaxConns = 1
+	p := newPool(t, Options{Gateways: []Gateway{full, gatewayOf(t, "free", b.URL())}})
+	held := make([]*Conn, 6)
+	for i := range held {
+		c, err := p.Connect(t.Context(), Request{Target: echo.Addr()})
+		must(t, err)
+		held[i] = c
+	}
+	if a.Accepted() != 1 || b.Accepted() != 5 {
+		t.Errorf("%d and %d connections", a.Accepted(), b.Accepted())
+	}
+	for _, c := range held {
+		echoThrough(t, c)
+	}
+}
+
 func TestBalance(t *testing.T) {
 	gateways := func(weights ...int) []Gateway {
 		gs := make([]Gateway, len(weights))
@@ -345,8 +367,8 @@ func TestBalance(t *testing.T) {
 		for range n {
 			g := p.pick(nil)
 			b.WriteString(g.Name)
-			if !hold {
-				g.release()
+			if hold {
+				g.tryAcquire()
 			}
 		}
 		return b.String()

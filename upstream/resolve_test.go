@@ -86,13 +86,16 @@ func TestEndpointsOutliveTheirNameServer(t *testing.T) {
 		}
 		get()
 		get()
+		e.close()
 		if asked != 1 {
 			t.Errorf("asked %d times within the TTL", asked)
 		}
 		broken = true
 		time.Sleep(resolveTTL + time.Second) // synctest's clock
 		get()
+		e.close()
 		get()
+		e.close()
 		if asked != 2 {
 			t.Errorf("asked %d times, a failure is not remembered", asked)
 		}
@@ -131,4 +134,77 @@ func TestEndpointsWaitersObeyTheirContext(t *testing.T) {
 	}
 	close(release)
 	first.Wait()
+	e.close()
+}
+
+// A name server that hangs costs nobody who can do with the old answer.
+func TestEndpointsServeTheOldAnswerWhileAsking(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := make(chan struct{})
+		first := true
+		e := testEndpoints(func(ctx context.Context, _, _ string) ([]netip.Addr, error) {
+			if first {
+				first = false
+				return addrs("192.0.2.1"), nil
+			}
+			select {
+			case <-hang:
+				return addrs("192.0.2.2"), nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		})
+		_, err := e.get(t.Context())
+		must(t, err)
+		e.close()
+		time.Sleep(resolveTTL + time.Second)
+		before := time.Now()
+		got, err := e.get(t.Context())
+		if err != nil || got[0].Addr() != addrs("192.0.2.1")[0] || time.Since(before) != 0 {
+			t.Errorf("%v, %v after %s", got, err, time.Since(before))
+		}
+		close(hang)
+		e.close()
+		got, err = e.get(t.Context())
+		if err != nil || got[0].Addr() != addrs("192.0.2.2")[0] {
+			t.Errorf("%v, %v", got, err)
+		}
+	})
+}
+
+func TestEndpointsThatFailedComeLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := addrs("2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8::4", "192.0.2.1", "192.0.2.2")
+		e := testEndpoints(func(context.Context, string, string) ([]netip.Addr, error) { return all, nil })
+		_, err := e.get(t.Context())
+		must(t, err)
+		for _, a := range all[:4] {
+			e.report(a, false)
+		}
+		e.report(netip.MustParseAddr("198.51.100.1"), false) // not one of them: not kept
+		if len(e.failed) != 4 {
+			t.Errorf("%d addresses remembered", len(e.failed))
+		}
+		for range 12 {
+			got, err := e.get(t.Context())
+			must(t, err)
+			if len(got) != 6 || !got[0].Addr().Is4() || !got[1].Addr().Is4() {
+				t.Fatalf("order %v", got)
+			}
+		}
+		e.report(all[0], true)
+		time.Sleep(addressCooldown / 2)
+		seen := 0
+		for range 12 {
+			got, err := e.get(t.Context())
+			must(t, err)
+			if got[0].Addr() == all[0] {
+				seen++
+			}
+		}
+		if seen == 0 {
+			t.Error("an address that was reached again stays last")
+		}
+		e.close()
+	})
 }

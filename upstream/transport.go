@@ -43,7 +43,10 @@ type Transport struct {
 func NewTransport(p *Pool) *Transport {
 	t := &Transport{pool: p, transports: make(map[*gateway]*http.Transport, len(p.gateways))}
 	for _, g := range p.gateways {
-		t.transports[g] = t.newTransport(g)
+		tr := t.newTransport(g)
+		t.transports[g] = tr
+		evict := tr.CloseIdleConnections
+		g.evictIdle.Store(&evict)
 	}
 	return t
 }
@@ -68,8 +71,9 @@ func (t *Transport) newTransport(g *gateway) *http.Transport {
 	}
 	tr.Protocols.SetHTTP1(true)
 	if g.Scheme == SchemeDirect {
+		tr.DisableKeepAlives = true // there is no proxy URL that could keep customers apart
 		tr.DialContext = func(ctx context.Context, _, address string) (net.Conn, error) {
-			return countConn(g, t.pool.options.ConnectTimeout)(g.dialTarget(ctx, address))
+			return t.counted(g, func() (net.Conn, *ConnectError) { return g.dialTarget(ctx, address) })
 		}
 		return tr
 	}
@@ -83,7 +87,7 @@ func (t *Transport) newTransport(g *gateway) *http.Transport {
 		if address != g.Address() {
 			return nil, errRefusedDial
 		}
-		return countConn(g, t.pool.options.ConnectTimeout)(g.dial(ctx))
+		return t.counted(g, func() (net.Conn, *ConnectError) { return g.dial(ctx) })
 	}
 	return tr
 }
@@ -91,16 +95,19 @@ func (t *Transport) newTransport(g *gateway) *http.Transport {
 // keyOfPlain is the context key of PlainRequest.Key.
 type keyOfPlain struct{}
 
-// countConn counts a transport's connection until it is closed. A write that takes
-// longer than timeout fails: net/http's transport has no deadline of its own for it.
-func countConn(g *gateway, timeout time.Duration) func(net.Conn, *ConnectError) (net.Conn, error) {
-	return func(c net.Conn, failure *ConnectError) (net.Conn, error) {
-		if failure != nil {
-			return nil, failure
-		}
-		g.conns.Add(1)
-		return &countedConn{Conn: c, patience: timeout, release: sync.OnceFunc(g.release)}, nil
+// counted dials within the gateway's limit; the connection counts until it is closed.
+// A write on it that takes longer than the connect timeout fails: net/http's
+// transport has no deadline of its own for it.
+func (t *Transport) counted(g *gateway, dial func() (net.Conn, *ConnectError)) (net.Conn, error) {
+	if !g.tryAcquire() {
+		return nil, fullError()
 	}
+	c, failure := dial()
+	if failure != nil {
+		g.release()
+		return nil, failure
+	}
+	return &countedConn{Conn: c, patience: t.pool.options.ConnectTimeout, release: sync.OnceFunc(g.release)}, nil
 }
 
 type countedConn struct {
@@ -142,7 +149,6 @@ func (t *Transport) Do(r PlainRequest) (*http.Response, string, error) {
 		var failure *ConnectError
 		response, failure = t.once(g, r)
 		if failure == nil {
-			g.release() // the transport counts its connections itself
 			return nil
 		}
 		// A request that reached a gateway may have had its effect.

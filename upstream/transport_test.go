@@ -177,6 +177,64 @@ func TestTransportCountsConnections(t *testing.T) {
 	waitFor(t, func() bool { return p.gateways[0].conns.Load() == 0 })
 }
 
+// Idle connections are reused by their customer and make room for the others.
+func TestTransportWithinTheGatewaysLimit(t *testing.T) {
+	judge, echo := startJudge(t), startEcho(t)
+	v := startVendor(t, upstreamtest.VendorConfig{})
+	g := gatewayOf(t, "", v.URL())
+	g.MaxConns = 1
+	p := newPool(t, Options{Gateways: []Gateway{g}})
+	tr := NewTransport(p)
+	t.Cleanup(tr.Close)
+	for _, key := range []string{"alice", "alice", "bob"} {
+		response, _, err := tr.Do(PlainRequest{Request: get(t, judge.URL()+"/"), Key: key})
+		must(t, err)
+		drain(t, response)
+	}
+	if n := v.Accepted(); n != 2 {
+		t.Errorf("%d connections, want one a customer", n)
+	}
+	c, err := p.Connect(t.Context(), Request{Target: echo.Addr()})
+	must(t, err)
+	_, _, err = tr.Do(PlainRequest{Request: get(t, judge.URL()+"/"), Key: "alice"})
+	var failure *ConnectError
+	if !errors.As(err, &failure) || failure.Cause != CauseNone {
+		t.Errorf("beyond the limit: %v", err)
+	}
+	echoThrough(t, c)
+	if n := p.gateways[0].conns.Load(); n != 0 {
+		t.Errorf("%d connections counted at the end", n)
+	}
+}
+
+// Silent gateways must not add up their timeouts.
+func TestTransportBoundsAllAttempts(t *testing.T) {
+	gateways := make([]Gateway, 8)
+	for i := range gateways {
+		v := startVendor(t, upstreamtest.VendorConfig{Behaviour: upstreamtest.Silent()})
+		gateways[i] = gatewayOf(t, string(rune('a'+i)), v.URL())
+	}
+	tr := newTransport(t, Options{Gateways: gateways, DialTimeout: 200 * time.Millisecond, ConnectTimeout: 200 * time.Millisecond})
+	before := time.Now()
+	_, _, err := tr.Do(PlainRequest{Request: get(t, "http://target.example/")})
+	if took := time.Since(before); err == nil || took > 1200*time.Millisecond {
+		t.Errorf("error %v after %s", err, took)
+	}
+}
+
+func TestTransportDirectKeepsCustomersApart(t *testing.T) {
+	judge := startJudge(t)
+	tr := newTransport(t, Options{Gateways: []Gateway{gatewayOf(t, "", Direct)}})
+	for _, key := range []string{"alice", "bob"} {
+		response, _, err := tr.Do(PlainRequest{Request: get(t, judge.URL()+"/"), Key: key})
+		must(t, err)
+		drain(t, response)
+	}
+	if n := judge.Accepted(); n != 2 {
+		t.Errorf("%d connections for two customers", n)
+	}
+}
+
 func TestTransportDirectUsesOriginForm(t *testing.T) {
 	judge := startJudge(t)
 	tr := newTransport(t, Options{Gateways: []Gateway{gatewayOf(t, "", Direct)}})
