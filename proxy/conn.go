@@ -1,0 +1,341 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pires/go-proxyproto"
+
+	"maskrelay/proxy/limit"
+)
+
+// proxyHeaderBuffer holds a PROXY header: 107 bytes of version 1, or version 2
+// with the TLVs that balancers send.
+const proxyHeaderBuffer = 1 << 10
+
+// maxProxyLine is the longest version 1 header, in bytes.
+const maxProxyLine = 107
+
+// phase is where a connection is between two requests, for those moments in which
+// net/http speaks for itself.
+type phase int32
+
+const (
+	phaseWaiting  phase = iota // for the first byte of a head
+	phaseHead                  // some bytes of a head have come
+	phaseJudged                // net/http has read a head or given up on it; no handler runs yet
+	phaseHandling              // a handler runs; what is written is ours
+	phaseOver                  // handed over, or answered for the last time
+)
+
+// frontConn is a customer's connection as net/http sees it. It reads the PROXY
+// header and does the TLS handshake at the first Read, in the connection's own
+// goroutine and under the head's deadline; it replaces the error texts that
+// net/http writes by itself; and it holds what the connection has taken of the
+// relay, until Close or until a tunnel takes over.
+type frontConn struct {
+	raw      *net.TCPConn
+	server   *Server
+	listener *listener
+	accepted time.Time
+
+	hijacked bool // its handler is the last that net/http calls, and says so itself
+	prepared bool
+	stream   net.Conn // what HTTP is spoken on: raw, a *rest, or a *tls.Conn
+	client   netip.AddrPort
+	phase    atomic.Int32
+	close    sync.Once
+
+	// guarded by server.connsMu
+	loose bool   // may be closed to make room
+	key   string // whose leases it holds; empty = nobody's
+
+	mu     sync.Mutex // guards what follows
+	closed bool
+	slot   *limit.Lease
+	lease  *limit.Lease
+}
+
+// rest is a stream whose first bytes were read with the PROXY header.
+type rest struct {
+	net.Conn
+	head *bytes.Reader
+}
+
+func (r *rest) Read(b []byte) (int, error) {
+	if r.head.Len() > 0 {
+		return r.head.Read(b)
+	}
+	return r.Conn.Read(b)
+}
+
+// Unwrap returns the connection underneath.
+func (r *rest) Unwrap() net.Conn { return r.Conn }
+
+func (c *frontConn) at() phase        { return phase(c.phase.Load()) }
+func (c *frontConn) setPhase(p phase) { c.phase.Store(int32(p)) }
+
+// Read implements net.Conn. Errors of the preparation read as an end of stream,
+// to which net/http answers nothing.
+func (c *frontConn) Read(b []byte) (int, error) {
+	if !c.prepared {
+		if err := c.prepare(); err != nil {
+			c.server.log.Debug().Err(err).Str("listener", c.listener.name).
+				Str("peer", c.raw.RemoteAddr().String()).Msg("connection dropped before its first request")
+			return 0, io.EOF
+		}
+	}
+	n, err := c.stream.Read(b)
+	if n > 0 {
+		c.phase.CompareAndSwap(int32(phaseWaiting), int32(phaseHead))
+		return n, err
+	}
+	if err != nil && c.at() == phaseHead && errors.Is(err, os.ErrDeadlineExceeded) {
+		c.answer(HeadTimeout)
+	}
+	return n, err
+}
+
+// prepare reads the PROXY header where one is due and does the TLS handshake. The
+// read deadline is net/http's for the head; writing gets the same time.
+func (c *frontConn) prepare() error {
+	c.prepared = true
+	c.stream = c.raw
+	if c.server.trusts(c.client.Addr()) {
+		if err := c.readProxyHeader(); err != nil {
+			return err
+		}
+	}
+	if !c.listener.secured {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), c.server.config.HeaderTimeout)
+	defer cancel()
+	secured := tls.Server(c.stream, c.server.tls)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		return err
+	}
+	c.stream = secured
+	return nil
+}
+
+// readProxyHeader reads a PROXY header, version 1 or 2; without one the connection
+// is not served. LOCAL and UNKNOWN (a balancer's own checks) keep the peer's address.
+func (c *frontConn) readProxyHeader() error {
+	reader := bufio.NewReaderSize(c.raw, proxyHeaderBuffer)
+	if err := bufferLine(reader); err != nil {
+		return err
+	}
+	header, err := proxyproto.Read(reader)
+	if err != nil {
+		return err
+	}
+	if source, _, ok := header.TCPAddrs(); ok && header.Command.IsProxy() {
+		ap := source.AddrPort()
+		c.client = netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+	}
+	if n := reader.Buffered(); n > 0 {
+		b, err := reader.Peek(n)
+		if err != nil {
+			return err
+		}
+		c.stream = &rest{Conn: c.raw, head: bytes.NewReader(bytes.Clone(b))}
+	}
+	return nil
+}
+
+// bufferLine waits for the whole line of a version 1 header: the library refuses one
+// that comes in two packets. Other beginnings are left to the library.
+func bufferLine(r *bufio.Reader) error {
+	for n := 1; n <= maxProxyLine; n = r.Buffered() + 1 {
+		if _, err := r.Peek(n); err != nil {
+			return err
+		}
+		b, err := r.Peek(r.Buffered())
+		if err != nil || b[0] != 'P' || bytes.IndexByte(b, '\n') >= 0 {
+			return err
+		}
+	}
+	return nil
+}
+
+// Write implements net.Conn. A write while no handler runs is one of net/http's own
+// error replies: the customer gets ours instead.
+func (c *frontConn) Write(b []byte) (int, error) {
+	switch c.at() {
+	case phaseHandling:
+		return c.stream.Write(b)
+	case phaseOver:
+		return 0, net.ErrClosed
+	}
+	outcome := BadRequest
+	if bytes.HasPrefix(b, []byte("HTTP/1.1 431")) {
+		outcome = HeadTooLarge
+	}
+	c.answer(outcome)
+	return len(b), nil
+}
+
+// answer writes a last reply where no handler runs, lets it arrive, and logs.
+func (c *frontConn) answer(o Outcome) {
+	c.setPhase(phaseOver)
+	reply := c.server.replies.of(o)
+	_ = c.raw.SetWriteDeadline(time.Now().Add(replyTimeout))
+	if _, err := c.stream.Write(reply.Bytes(true)); err == nil {
+		c.lingerClose()
+	}
+	x := c.server.newExchange(c)
+	x.finish(o, reply.Status())
+}
+
+// lingerClose shuts the writing side and drops what still comes, within bounds:
+// closing with bytes unread would reset the connection and may destroy the reply
+// (RFC 9112 §9.6).
+func (c *frontConn) lingerClose() {
+	if c.CloseWrite() != nil {
+		return
+	}
+	_ = c.raw.SetReadDeadline(time.Now().Add(lingerTimeout))
+	_, _ = io.CopyN(io.Discard, c.stream, lingerBytes)
+}
+
+// CloseWrite ends our direction; net/http does so after a 431.
+func (c *frontConn) CloseWrite() error {
+	if t, ok := c.stream.(*tls.Conn); ok {
+		if err := t.CloseWrite(); err != nil {
+			return err
+		}
+	}
+	return c.raw.CloseWrite()
+}
+
+// Close implements net.Conn and gives back what the connection held.
+func (c *frontConn) Close() error {
+	c.close.Do(func() {
+		c.server.forget(c)
+		c.drop()
+		_ = c.raw.Close()
+	})
+	return nil
+}
+
+// drop gives back what the connection holds; nothing can be taken after.
+func (c *frontConn) drop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	c.lease.Release()
+	c.slot.Release()
+	c.lease, c.slot = nil, nil
+}
+
+// hold makes the connection own its leases, until Close or handOver. What it held
+// before goes back.
+func (c *frontConn) hold(lease, slot *limit.Lease) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lease.Release()
+	c.slot.Release()
+	c.lease, c.slot = lease, slot
+	if c.closed {
+		c.lease.Release()
+		c.slot.Release()
+	}
+}
+
+// holding reports whether the connection owns a lease.
+func (c *frontConn) holding() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lease != nil
+}
+
+// handOver gives the connection to a tunnel: the stream without this wrapper, the
+// bytes that were read too far, and a function that gives back what the connection
+// held. net/http has let go of it already.
+func (c *frontConn) handOver(buffered []byte) (stream net.Conn, early []byte, release func()) {
+	c.setPhase(phaseOver)
+	early = buffered
+	stream = c.stream
+	if r, ok := stream.(*rest); ok {
+		more, _ := io.ReadAll(r.head) // from memory
+		early = append(early, more...)
+		stream = c.raw
+	}
+	c.mu.Lock()
+	lease, slot := c.lease, c.slot
+	c.lease, c.slot = nil, nil
+	c.mu.Unlock()
+	c.server.unlist(c)
+	server := c.server
+	return stream, early, sync.OnceFunc(func() {
+		lease.Release()
+		slot.Release()
+		server.open.Add(-1)
+	})
+}
+
+// handled ends the goroutine's part in the connection, if net/http does not go on with it.
+func (c *frontConn) handled() {
+	if c.hijacked {
+		c.server.serving.Done()
+	}
+}
+
+// LocalAddr implements net.Conn.
+func (c *frontConn) LocalAddr() net.Addr { return c.raw.LocalAddr() }
+
+// RemoteAddr implements net.Conn: the peer's address, never read from a header,
+// so that it does not block. The customer's is clientAddr.
+func (c *frontConn) RemoteAddr() net.Addr { return c.raw.RemoteAddr() }
+
+// clientAddr is the customer's address. Valid once a request was read.
+func (c *frontConn) clientAddr() netip.Addr { return c.client.Addr() }
+
+// SetDeadline implements net.Conn.
+func (c *frontConn) SetDeadline(t time.Time) error { return c.raw.SetDeadline(t) }
+
+// SetReadDeadline implements net.Conn.
+func (c *frontConn) SetReadDeadline(t time.Time) error { return c.raw.SetReadDeadline(t) }
+
+// SetWriteDeadline implements net.Conn.
+func (c *frontConn) SetWriteDeadline(t time.Time) error { return c.raw.SetWriteDeadline(t) }
+
+// frontKey is the context key of the connection.
+type frontKey struct{}
+
+func frontOf(ctx context.Context) *frontConn {
+	c, _ := ctx.Value(frontKey{}).(*frontConn)
+	return c
+}
+
+// stateChanged follows net/http through a connection's life.
+func (s *Server) stateChanged(conn net.Conn, state http.ConnState) {
+	c, ok := conn.(*frontConn)
+	if !ok {
+		return
+	}
+	switch state {
+	case http.StateActive:
+		c.setPhase(phaseJudged)
+		s.loosen(c, false)
+	case http.StateHijacked:
+		c.hijacked = true
+	case http.StateClosed:
+		s.serving.Done()
+	case http.StateIdle:
+		c.setPhase(phaseWaiting)
+		s.loosen(c, !c.holding())
+	}
+}

@@ -1,0 +1,266 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/elazarl/goproxy"
+
+	"maskrelay/proxy/tunnel"
+	"maskrelay/upstream"
+)
+
+// handler is the front's http.Handler: the gate, then goproxy.
+type handler struct {
+	server  *Server
+	goproxy *goproxy.ProxyHttpServer
+}
+
+func newHandler(s *Server) *handler {
+	h := &handler{server: s}
+	h.goproxy = h.newGoproxy()
+	return h
+}
+
+var errFailClosed = errors.New("proxy: goproxy must not dial")
+
+// newGoproxy sets goproxy up so that whatever is forgotten fails instead of going
+// somewhere by itself: no dial, no environment, no decompression, no log of its own.
+func (h *handler) newGoproxy() *goproxy.ProxyHttpServer {
+	refuse := func(context.Context, string, string) (net.Conn, error) { return nil, errFailClosed }
+	p := goproxy.NewProxyHttpServer()
+	p.Logger = debugLog{h.server.log}
+	p.Tr = &http.Transport{DialContext: refuse, DialTLSContext: refuse, DisableCompression: true, DisableKeepAlives: true}
+	p.ConnectDial = func(string, string) (net.Conn, error) { return nil, errFailClosed }
+	p.ConnectDialWithReq = func(*http.Request, string, string) (net.Conn, error) { return nil, errFailClosed }
+	p.KeepAcceptEncoding = true
+	p.NonproxyHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.refuse(w, r, exchangeOf(r.Context()), BadRequest)
+	})
+	action := &goproxy.ConnectAction{Action: goproxy.ConnectHijack, Hijack: h.submit}
+	p.OnRequest().HandleConnectFunc(func(host string, _ *goproxy.ProxyCtx) (*goproxy.ConnectAction, string) {
+		return action, host
+	})
+	p.OnRequest().DoFunc(func(r *http.Request, ctx *goproxy.ProxyCtx) (*http.Request, *http.Response) {
+		ctx.RoundTripper = goproxy.RoundTripperFunc(h.roundTrip)
+		return r, nil
+	})
+	p.OnResponse().DoFunc(h.settle)
+	return p
+}
+
+// ServeHTTP implements http.Handler.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := frontOf(r.Context())
+	if c == nil {
+		panic(http.ErrAbortHandler) // not served through a listener of ours
+	}
+	defer c.handled()
+	c.setPhase(phaseHandling)
+	_ = c.SetWriteDeadline(time.Now().Add(h.server.config.IdleTimeout))
+	x := h.server.newExchange(c)
+	x.method = r.Method
+	defer h.recovered(w, r, x)
+	target, outcome := shape(r)
+	if outcome == OK {
+		x.target = target.String()
+		outcome = h.server.admit(x, r, target)
+	}
+	if outcome != OK {
+		h.refuse(w, r, x, outcome)
+		return
+	}
+	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
+	switch {
+	case r.Method == http.MethodConnect:
+		h.goproxy.ServeHTTP(hijackWriter{w}, r)
+	case isUpgrade(r):
+		h.upgrade(w, r, x, target)
+	default:
+		h.plain(w, r, x)
+	}
+}
+
+// recovered ends the exchange of a handler that panicked, and only that one.
+func (h *handler) recovered(w http.ResponseWriter, r *http.Request, x *exchange) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		panic(http.ErrAbortHandler)
+	}
+	h.server.log.Error().Str("type", fmt.Sprintf("%T", v)).Str("text", fmt.Sprint(v)).
+		Bytes("stack", debug.Stack()).Msg("a request's handler failed")
+	if x.begun { // nothing of ours may follow
+		x.finish(Internal, 0)
+		panic(http.ErrAbortHandler)
+	}
+	reply := h.server.replies.of(Internal)
+	reply.Serve(w, r, true)
+	x.finish(Internal, reply.Status())
+}
+
+// refuse writes the outcome's reply through net/http, so that the connection lives
+// on where the protocol allows.
+func (h *handler) refuse(w http.ResponseWriter, r *http.Request, x *exchange, o Outcome) {
+	reply := h.server.replies.of(o)
+	closing := reply.Status() == http.StatusBadRequest || r.Method == http.MethodConnect && r.ContentLength != 0
+	reply.Serve(w, r, closing)
+	x.finish(o, reply.Status())
+}
+
+// shape finds the request's target, or refuses: authority-form for CONNECT,
+// absolute-form with http for the rest (RFC 9112 §3.2).
+func shape(r *http.Request) (Target, Outcome) {
+	if r.Method == http.MethodConnect {
+		// A CONNECT has no body (RFC 9110 §9.3.6): bytes that claim to be one would be
+		// lost or become the tunnel's.
+		if r.ContentLength != 0 || len(r.TransferEncoding) > 0 {
+			return Target{}, BadRequest
+		}
+		return parsed(ParseTarget(r.RequestURI))
+	}
+	if !strings.EqualFold(r.URL.Scheme, "http") || r.URL.User != nil || r.URL.Opaque != "" ||
+		strings.ContainsRune(r.RequestURI, '#') {
+		return Target{}, BadRequest
+	}
+	switch r.Method {
+	case http.MethodTrace:
+		return Target{}, BadRequest // would show the customer what the vendor adds
+	case http.MethodOptions:
+		if slices.Contains(r.Header["Max-Forwards"], "0") {
+			return Target{}, BadRequest // ours to answer (RFC 9110 §7.6.2), and we have nothing to say
+		}
+	}
+	host := r.URL.Host
+	if r.URL.Port() == "" {
+		if strings.HasSuffix(host, ":") {
+			return Target{}, BadRequest
+		}
+		host += ":80"
+	}
+	return parsed(ParseTarget(host))
+}
+
+func parsed(t Target, err error) (Target, Outcome) {
+	if err != nil {
+		return Target{}, BadRequest
+	}
+	return t, OK
+}
+
+// hijackWriter keeps the bytes that net/http has read beyond the head: goproxy
+// drops the reader that Hijack returns.
+type hijackWriter struct{ http.ResponseWriter }
+
+// Unwrap is for http.ResponseController.
+func (w hijackWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Hijack implements http.Hijacker.
+func (w hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := w.ResponseWriter.(http.Hijacker).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	early := &earlyConn{Conn: conn}
+	if n := rw.Reader.Buffered(); n > 0 {
+		b, _ := rw.Reader.Peek(n)
+		early.early = bytes.Clone(b)
+	}
+	return early, rw, nil
+}
+
+// earlyConn is a hijacked connection and what was read from it too early.
+type earlyConn struct {
+	net.Conn
+	early []byte
+}
+
+// submit is goproxy's CONNECT action: the connection becomes a tunnel's. It returns
+// at once, and net/http's goroutine ends.
+func (h *handler) submit(r *http.Request, client net.Conn, _ *goproxy.ProxyCtx) {
+	x := exchangeOf(r.Context())
+	hijacked, ok := client.(*earlyConn)
+	if !ok || x == nil {
+		_ = client.Close()
+		return
+	}
+	request := upstream.Request{Target: x.target, Authorization: x.who.authorization}
+	h.tunnel(x, hijacked.early, http.StatusOK, tunnel.Job{
+		Greeting: established,
+		Open: func(ctx context.Context) (tunnel.Peer, error) {
+			return h.open(ctx, request)
+		},
+	})
+}
+
+func (h *handler) open(ctx context.Context, request upstream.Request) (tunnel.Peer, error) {
+	conn, err := h.server.config.Upstream.Connect(ctx, request)
+	if err != nil {
+		return tunnel.Peer{}, err
+	}
+	return tunnel.Peer{Conn: conn.Conn, Early: conn.Early, Name: conn.Gateway, Release: conn.Release}, nil
+}
+
+// tunnel hands the exchange's connection to the engine. status is what the greeting says.
+func (h *handler) tunnel(x *exchange, early []byte, status int, job tunnel.Job) {
+	s := h.server
+	x.begun = true
+	stream, early, release := x.conn.handOver(early)
+	x.conn = nil // its memory is not kept for the tunnel's life
+	// Asked for when bytes move: by then a vendor has accepted a passthrough's login.
+	used := sync.OnceValue(func() *usage { return s.metrics.usageOf(x.who.name) })
+	passthrough := s.config.Auth == AuthPassthrough
+	job.Client, job.Early, job.Key = stream, early, x.who.key
+	job.Moved = func(sent bool, n int) { s.metrics.moved(used(), sent, n) }
+	job.Opened = func(tunnel.Peer) {
+		x.connect = time.Since(x.start)
+		s.metrics.opened(x.connect)
+	}
+	job.Refusal = func(err error) []byte {
+		o, _ := upstreamOutcome(err, passthrough)
+		if o == ClientGone {
+			return nil
+		}
+		return s.replies.of(o).Bytes(true)
+	}
+	job.Done = func(r tunnel.Result) {
+		release()
+		x.upstream, x.sent, x.received, x.err = r.Upstream, r.Sent, r.Received, r.Err
+		outcome := endings[r.Ending]
+		if r.Ending == tunnel.Refused {
+			outcome, x.cause = upstreamOutcome(r.Err, passthrough)
+			x.upstream = gatewayOf(r.Err)
+			status = s.replies.of(outcome).Status()
+		} else if r.Ending == tunnel.Failed {
+			s.log.Error().Err(r.Err).Msg("a tunnel failed")
+		} else if r.Connect == 0 {
+			status = 0
+		}
+		x.finish(outcome, status)
+	}
+	key := x.who.key // x is the tunnel's from here on
+	s.engine.Submit(job)
+	if s.barred(key) { // a reload between the gate and here did not find the tunnel
+		s.engine.CloseKey(key)
+	}
+}
+
+func gatewayOf(err error) string {
+	var failure *upstream.ConnectError
+	if errors.As(err, &failure) {
+		return failure.Gateway
+	}
+	return ""
+}

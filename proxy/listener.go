@@ -1,0 +1,209 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"time"
+)
+
+const (
+	replyTimeout  = 2 * time.Second // to write a reply outside a handler
+	lingerTimeout = time.Second     // to wait for its arrival
+	lingerBytes   = 64 << 10        // dropped meanwhile
+	spareConns    = 384             // connections beyond MaxConns: being accepted, being refused
+	maxRefusers   = 128             // connections refused at accept, at once
+)
+
+// listener accepts customers for net/http. It never reads from a connection.
+type listener struct {
+	net.Listener
+	server  *Server
+	name    string // for the log
+	secured bool
+}
+
+// listen binds one address. Options that every connection needs are set on the
+// listening socket, which hands them down; MPTCP is off.
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	lc := net.ListenConfig{
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4},
+	}
+	lc.SetMultipathTCP(false)
+	return lc.Listen(ctx, "tcp", address)
+}
+
+// Accept implements net.Listener. When the relay holds all the connections that it
+// may, the oldest one that has no customer's business on it makes room; if there is
+// none, the new one is refused at once.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		raw := conn.(*net.TCPConn)
+		s := l.server
+		c := &frontConn{raw: raw, stream: raw, server: s, listener: l, accepted: time.Now(), client: peerAddr(raw)}
+		if n := s.open.Add(1); n > int64(s.maxOpen) && !s.evictLoosest() {
+			s.open.Add(-1)
+			s.refuseAccept(l, raw)
+			continue
+		}
+		s.list(c)
+		s.serving.Add(1)
+		return c, nil
+	}
+}
+
+func peerAddr(c net.Conn) netip.AddrPort {
+	a, ok := c.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := a.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+}
+
+// trusts reports whether a peer is a balancer, from which a PROXY header is required.
+func (s *Server) trusts(peer netip.Addr) bool {
+	return contains(s.config.ProxyFrom, peer)
+}
+
+func contains(prefixes []netip.Prefix, addr netip.Addr) bool {
+	for _, p := range prefixes {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// refuseAccept says 503 to a connection that is not taken, a few at once; the rest
+// are closed without a word. Over TLS there is nothing that could be said in time.
+func (s *Server) refuseAccept(l *listener, raw *net.TCPConn) {
+	s.refusedAccepts.Inc()
+	select {
+	case s.refusers <- struct{}{}:
+	default:
+		_ = raw.Close()
+		return
+	}
+	s.running.Go(func() {
+		defer func() { <-s.refusers }()
+		defer func() { _ = raw.Close() }()
+		if l.secured {
+			return
+		}
+		c := &frontConn{raw: raw, stream: raw, server: s, listener: l}
+		_ = raw.SetWriteDeadline(time.Now().Add(replyTimeout))
+		if _, err := raw.Write(s.replies.of(RelayFull).Bytes(true)); err == nil {
+			c.lingerClose()
+		}
+	})
+}
+
+// list registers a connection; as yet it has no business.
+func (s *Server) list(c *frontConn) {
+	s.connsMu.Lock()
+	defer s.connsMu.Unlock()
+	s.conns[c] = s.looseConns.PushBack(c)
+	c.loose = true
+}
+
+// loosen marks whether c may be closed to make room; those that have waited longest go first.
+func (s *Server) loosen(c *frontConn, loose bool) {
+	s.connsMu.Lock()
+	defer s.connsMu.Unlock()
+	e, known := s.conns[c]
+	if !known || c.loose == loose {
+		return
+	}
+	c.loose = loose
+	if loose {
+		s.conns[c] = s.looseConns.PushBack(c)
+		return
+	}
+	s.looseConns.Remove(e)
+	s.conns[c] = nil
+}
+
+// unlist forgets c without closing it; false if it was not known.
+func (s *Server) unlist(c *frontConn) bool {
+	s.connsMu.Lock()
+	defer s.connsMu.Unlock()
+	e, known := s.conns[c]
+	if known && c.loose {
+		s.looseConns.Remove(e)
+	}
+	delete(s.conns, c)
+	return known
+}
+
+// forget takes a closed connection off the books.
+func (s *Server) forget(c *frontConn) {
+	if s.unlist(c) {
+		s.open.Add(-1)
+	}
+}
+
+// evictLoosest closes the connection that has waited longest without business.
+func (s *Server) evictLoosest() bool {
+	s.connsMu.Lock()
+	e := s.looseConns.Front()
+	if e == nil {
+		s.connsMu.Unlock()
+		return false
+	}
+	c := e.Value.(*frontConn)
+	s.looseConns.Remove(e)
+	s.conns[c] = nil
+	c.loose = false
+	s.connsMu.Unlock()
+	s.evicted.Inc()
+	_ = c.raw.Close() // its goroutine sees that and does the rest
+	return true
+}
+
+// cutConns closes the sockets of all connections; their goroutines do the rest.
+func (s *Server) cutConns() {
+	s.connsMu.Lock()
+	defer s.connsMu.Unlock()
+	for c := range s.conns {
+		_ = c.raw.Close()
+	}
+}
+
+// setKey notes whose connection c is; empty = nobody's.
+func (s *Server) setKey(c *frontConn, key string) {
+	s.connsMu.Lock()
+	defer s.connsMu.Unlock()
+	c.key = key
+}
+
+// closeKey cuts the plain HTTP connections of key.
+func (s *Server) closeKey(key string) int {
+	s.connsMu.Lock()
+	defer s.connsMu.Unlock()
+	n := 0
+	for c := range s.conns {
+		if c.key == key {
+			_ = c.raw.Close()
+			n++
+		}
+	}
+	return n
+}
+
+// heldConns counts the connections that hold a lease for plain HTTP.
+func (s *Server) heldConns() int {
+	s.connsMu.Lock()
+	defer s.connsMu.Unlock()
+	n := 0
+	for c := range s.conns {
+		if c.key != "" {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,304 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"maskrelay/masking"
+)
+
+// plainWriter stands between goproxy and net/http: it keeps net/http from adding
+// fields of its own, flushes streams as they come, counts, sets deadlines, and
+// writes our reply where goproxy has none.
+type plainWriter struct {
+	http.ResponseWriter
+	h       *handler
+	x       *exchange
+	r       *http.Request
+	control *http.ResponseController
+	cancel  context.CancelFunc // ends the request to the upstream
+	body    *requestBody       // nil = none; set before the request goes out
+
+	mu     sync.Mutex // guards wrote against informational
+	wrote  bool
+	status int
+	stream bool // length unknown: flush after each write
+	ours   bool // a reply of ours was written; what goproxy writes is dropped
+	failed error
+	cut    error // the upstream's body broke off
+	idled  atomic.Bool
+
+	answered atomic.Bool // the answer has begun to come
+}
+
+// policy is the mask for answers to this request.
+func (w *plainWriter) policy() *masking.Policy { return w.h.server.config.Policy.For(w.r.URL.Host) }
+
+// Unwrap is for http.ResponseController.
+func (w *plainWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *plainWriter) WriteHeader(status int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.wrote {
+		return
+	}
+	w.wrote, w.status = true, status
+	w.x.begun = true
+	if w.x.outcome != "" {
+		w.ours = true
+		reply := w.h.server.replies.of(w.x.outcome)
+		w.status = reply.Status()
+		if w.x.outcome != ClientGone {
+			w.extend()
+			reply.Serve(w.ResponseWriter, w.r, false)
+		}
+		return
+	}
+	header := w.ResponseWriter.Header()
+	for _, name := range [2]string{"Date", "Content-Type"} {
+		if _, ok := header[name]; !ok {
+			header[name] = nil // net/http adds none
+		}
+	}
+	if w.body != nil && !w.body.isWhole() {
+		// An answer that comes before the body has: what is left of the body must not be
+		// taken for the next request, nor be eaten by net/http, which it does before an
+		// answer unless the connection ends: a target that reads on would miss it.
+		header["Connection"] = []string{"close"}
+	}
+	_, known := header["Content-Length"]
+	w.stream = !known
+	w.extend()
+	w.ResponseWriter.WriteHeader(status)
+	if w.stream {
+		_ = w.control.Flush() // the head does not wait for the first byte
+	}
+}
+
+// Write implements http.ResponseWriter.
+func (w *plainWriter) Write(b []byte) (int, error) {
+	if !w.wrote {
+		w.WriteHeader(http.StatusOK)
+	}
+	if w.ours {
+		return len(b), nil
+	}
+	w.extend()
+	n, err := w.ResponseWriter.Write(b)
+	if err == nil && w.stream {
+		err = w.control.Flush()
+	}
+	w.x.received += int64(n)
+	w.book(false, n)
+	if err != nil {
+		w.failed = err
+	}
+	return n, err
+}
+
+// Flush implements http.Flusher.
+func (w *plainWriter) Flush() {
+	if !w.ours {
+		w.extend()
+		_ = w.control.Flush()
+	}
+}
+
+// extend gives the customer the idle time again to take what is written.
+func (w *plainWriter) extend() {
+	_ = w.control.SetWriteDeadline(time.Now().Add(w.h.server.config.IdleTimeout))
+}
+
+func (w *plainWriter) book(sent bool, n int) {
+	m := w.h.server.metrics
+	m.moved(m.usageOf(w.x.who.name), sent, n)
+}
+
+// end closes the exchange's books. A body that broke off must not look complete, and
+// a customer who left before there was an answer gets none: the connection is cut.
+func (w *plainWriter) end() {
+	outcome := w.x.outcome
+	broken := w.cut != nil && outcome == ""
+	if w.body != nil {
+		w.x.sent = w.body.leave(w.ours && outcome != ClientGone)
+	}
+	switch {
+	case outcome != "":
+	case w.failed != nil || broken && w.r.Context().Err() != nil:
+		outcome = ClientGone
+	case broken && w.idled.Load():
+		outcome = IdleTimeout
+	case broken:
+		outcome = UpstreamReset
+		w.x.err = w.cut
+	default:
+		outcome = OK
+	}
+	if w.ours && outcome == ClientGone {
+		w.status = 0
+		broken = true
+	}
+	w.x.finish(outcome, w.status)
+	if broken {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// requestBody is the customer's body on its way: each read has the idle time, and
+// its trailers are filtered when they are complete. The transport reads it in a
+// goroutine of its own, which may outlast the exchange.
+type requestBody struct {
+	io.ReadCloser
+	w       *plainWriter
+	trailer http.Header // announced names; the values come with the body's end
+	// over ends with the exchange; set if the customer expects a 100. Reading makes
+	// net/http send it, but the transport also reads after an answer that refuses the body.
+	over <-chan struct{}
+
+	mu    sync.Mutex // guards what follows
+	sent  int64
+	whole bool // read to its end
+	left  bool // the exchange is over; the connection's deadlines are net/http's again
+}
+
+var errBodyLeft = errors.New("proxy: the exchange is over")
+
+// Read implements io.Reader.
+func (b *requestBody) Read(p []byte) (int, error) {
+	if b.over != nil && b.w.answered.Load() {
+		return 0, b.uninvited()
+	}
+	if !b.deadline(time.Now().Add(b.w.h.server.config.IdleTimeout)) {
+		return 0, errBodyLeft
+	}
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		b.takeTrailers()
+	}
+	b.mu.Lock()
+	b.sent += int64(n)
+	b.whole = b.whole || errors.Is(err, io.EOF)
+	b.mu.Unlock()
+	if err != nil {
+		// net/http watches the connection from here on; a deadline would end the request.
+		b.deadline(time.Time{})
+	}
+	b.w.book(true, n)
+	return n, err
+}
+
+// uninvited waits for the exchange's end: to fail at once would lose the answer.
+func (b *requestBody) uninvited() error {
+	late := time.NewTimer(b.w.h.server.config.ConnectTimeout)
+	defer late.Stop()
+	select {
+	case <-b.over:
+	case <-late.C:
+	}
+	return errBodyLeft
+}
+
+// deadline sets the connection's read deadline, unless the exchange is over.
+func (b *requestBody) deadline(t time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.left {
+		_ = b.w.control.SetReadDeadline(t)
+	}
+	return !b.left
+}
+
+func (b *requestBody) takeTrailers() {
+	came := b.w.r.Trailer.Clone()
+	b.w.h.server.config.Policy.Trailer(came)
+	for name := range b.trailer {
+		b.trailer[name] = came[name]
+	}
+}
+
+// isWhole reports whether all of the body was read.
+func (b *requestBody) isWhole() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.whole
+}
+
+// leave ends the body's part in the exchange and returns how many bytes were sent.
+// What is left of a body that nobody wants is waited for a moment only; a reply of
+// ours has seen to that itself.
+func (b *requestBody) leave(replied bool) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left = true
+	if !b.whole && !replied {
+		_ = b.w.control.SetReadDeadline(time.Now().Add(lingerTimeout))
+	}
+	return b.sent
+}
+
+// responseBody is the target's body on its way: it ends the request when nothing
+// comes for the idle time, remembers an error, and filters trailers at the end.
+type responseBody struct {
+	io.ReadCloser
+	response *http.Response
+	w        *plainWriter
+	timer    *time.Timer
+}
+
+// Read implements io.Reader.
+func (b *responseBody) Read(p []byte) (int, error) {
+	idle := b.w.h.server.config.IdleTimeout
+	if b.timer == nil {
+		b.timer = time.AfterFunc(idle, b.expire)
+	} else {
+		b.timer.Reset(idle)
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.timer.Stop()
+	switch {
+	case errors.Is(err, io.EOF):
+		b.w.policy().Trailer(b.response.Trailer)
+	case err != nil:
+		b.w.cut = err
+	}
+	return n, err
+}
+
+func (b *responseBody) expire() {
+	b.w.idled.Store(true)
+	b.w.cancel()
+}
+
+// Close implements io.Closer.
+func (b *responseBody) Close() error {
+	if b.timer != nil {
+		b.timer.Stop()
+	}
+	return b.ReadCloser.Close()
+}
+
+// isUpgrade reports whether the request is a websocket handshake (RFC 6455 §4.1).
+// Other protocols to upgrade to (h2c) are hop-by-hop and end here.
+func isUpgrade(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.ProtoAtLeast(1, 1) && r.ContentLength == 0 &&
+		hasToken(r.Header["Connection"], "upgrade") && hasToken(r.Header["Upgrade"], "websocket")
+}
+
+func hasToken(values []string, token string) bool {
+	for _, v := range values {
+		for one := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(one), token) {
+				return true
+			}
+		}
+	}
+	return false
+}

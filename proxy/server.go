@@ -1,0 +1,373 @@
+package proxy
+
+import (
+	"container/list"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pires/go-proxyproto"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"maskrelay/masking"
+	"maskrelay/proxy/account"
+	"maskrelay/proxy/limit"
+	"maskrelay/proxy/tunnel"
+	"maskrelay/upstream"
+)
+
+const (
+	maxHeadBytes = 32 << 10         // of a request; net/http adds 4 KB of slack
+	keepAliveFor = 60 * time.Second // a connection that waits for its next request
+	halfOpenFor  = 60 * time.Second // a tunnel of which one side has closed
+	certInterval = 5 * time.Second  // between looks at the certificate's files
+	expiryTick   = time.Second      // between looks for expired accounts
+)
+
+// Auth is how customers are known.
+type Auth string
+
+// The modes.
+const (
+	AuthAccounts    Auth = "accounts"    // our accounts
+	AuthPassthrough Auth = "passthrough" // the vendor checks the customer's own vendor login
+	AuthOpen        Auth = "open"        // client addresses alone
+)
+
+// Config is all that a Server needs. Everything is required unless it says otherwise.
+type Config struct {
+	Listen    []string // host:port; may be empty if TLSListen is not
+	TLSListen []string // host:port; may be empty
+	CertFile  string   // with TLSListen
+	KeyFile   string   // with TLSListen
+
+	ProxyFrom []netip.Prefix // balancers: PROXY header required; may be empty
+	AllowFrom []netip.Prefix // customers' addresses; empty = all
+
+	Auth     Auth
+	Accounts *account.Store // AuthAccounts only
+	Defaults limit.Caps     // of accounts that name none
+	Limiter  limit.Limiter
+	MaxConns int // of this relay, at least 1
+
+	Targets  *Targets
+	Policy   *masking.Policy
+	Brand    masking.Brand
+	Upstream *upstream.Pool
+
+	HeaderTimeout  time.Duration // a request's head, with PROXY header and TLS handshake
+	ConnectTimeout time.Duration // a target's answer to a websocket handshake
+	IdleTimeout    time.Duration // nothing moves
+	DrainGrace     time.Duration // may be 0
+	DrainTimeout   time.Duration // may be 0
+
+	Log        zerolog.Logger
+	LogTargets bool
+}
+
+// Server is the relay's front. Use New, Listen, Run, in this order. It is a
+// prometheus.Collector. All other methods are safe for concurrent use.
+type Server struct {
+	config    Config
+	log       zerolog.Logger
+	replies   replies
+	metrics   *metrics
+	engine    *tunnel.Engine
+	slots     *limit.Slots
+	transport *upstream.Transport
+	http      *http.Server
+	tls       *tls.Config
+	cert      *certificate // nil without TLSListen
+	listeners []*listener
+
+	idPrefix       string
+	nextID         atomic.Uint64
+	open           atomic.Int64 // customers' sockets, tunnels included
+	maxOpen        int
+	refusers       chan struct{}
+	refusedAccepts prometheus.Counter
+	evicted        prometheus.Counter
+	draining       atomic.Bool
+	listening      atomic.Bool
+	reloadFailed   atomic.Bool
+	running        sync.WaitGroup // all goroutines but the connections'
+	serving        sync.WaitGroup // connections' goroutines; grows only while one of running accepts
+
+	connsMu    sync.Mutex // guards conns, looseConns, and frontConn's loose and key
+	conns      map[*frontConn]*list.Element
+	looseConns *list.List
+}
+
+// New builds a Server; it binds and starts nothing but the tunnel engine's sweep,
+// which Run or Close ends. Errors are the configuration's.
+func New(c Config) (*Server, error) {
+	if c.Auth == AuthAccounts && c.Accounts == nil {
+		return nil, errors.New("proxy: no accounts")
+	}
+	if c.MaxConns < 1 {
+		return nil, errors.New("proxy: no room for a single connection")
+	}
+	s := &Server{
+		config:     c,
+		log:        c.Log,
+		replies:    newReplies(c.Brand),
+		metrics:    newMetrics(),
+		slots:      limit.NewSlots(c.MaxConns),
+		transport:  upstream.NewTransport(c.Upstream),
+		idPrefix:   strconv.FormatInt(time.Now().UnixMilli(), 36) + "-",
+		maxOpen:    c.MaxConns + spareConns,
+		refusers:   make(chan struct{}, maxRefusers),
+		conns:      make(map[*frontConn]*list.Element),
+		looseConns: list.New(),
+	}
+	s.refusedAccepts = s.metrics.dropped.WithLabelValues("refused")
+	s.evicted = s.metrics.dropped.WithLabelValues("evicted")
+	if len(c.TLSListen) > 0 {
+		cert, err := loadCertificate(c.CertFile, c.KeyFile)
+		if err != nil {
+			return nil, err
+		}
+		s.cert = cert
+		s.tls = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetCertificate: cert.get}
+	}
+	s.engine = tunnel.NewEngine(tunnel.Options{IdleTimeout: c.IdleTimeout, HalfOpenTimeout: min(halfOpenFor, c.IdleTimeout)})
+	s.http = &http.Server{
+		Handler:                      newHandler(s),
+		ReadHeaderTimeout:            c.HeaderTimeout,
+		IdleTimeout:                  min(keepAliveFor, c.IdleTimeout),
+		MaxHeaderBytes:               maxHeadBytes,
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     log.New(debugLog{s.log}, "", 0),
+		ConnState:                    s.stateChanged,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, frontKey{}, c)
+		},
+		Protocols: new(http.Protocols),
+	}
+	s.http.Protocols.SetHTTP1(true)
+	acceptBalancersQuirk()
+	return s, nil
+}
+
+// acceptBalancersQuirk lets PROXY version 1 lines carry IPv4 addresses in TCP6, as
+// nginx writes them when the families differ. The library's switch is global.
+var acceptBalancersQuirk = sync.OnceFunc(func() { proxyproto.V1AcceptIPv4InTCP6 = true })
+
+// debugLog takes net/http's and goproxy's complaints, which name addresses.
+type debugLog struct{ zerolog.Logger }
+
+func (l debugLog) Write(b []byte) (int, error) {
+	l.Debug().Bytes("text", b).Msg("from the HTTP server")
+	return len(b), nil
+}
+
+// Printf implements goproxy.Logger.
+func (l debugLog) Printf(format string, v ...any) {
+	l.Debug().Str("text", fmt.Sprintf(format, v...)).Msg("from goproxy")
+}
+
+// Listen binds every address; on an error none stays bound.
+func (s *Server) Listen(ctx context.Context) error {
+	add := func(address string, secured bool) error {
+		l, err := listen(ctx, address)
+		if err != nil {
+			return fmt.Errorf("proxy: listen: %w", err)
+		}
+		s.listeners = append(s.listeners, &listener{Listener: l, server: s, name: l.Addr().String(), secured: secured})
+		return nil
+	}
+	var err error
+	for _, address := range s.config.Listen {
+		err = errors.Join(err, add(address, false))
+	}
+	for _, address := range s.config.TLSListen {
+		err = errors.Join(err, add(address, true))
+	}
+	if err != nil {
+		s.closeListeners()
+		return err
+	}
+	s.listening.Store(true)
+	return nil
+}
+
+// Addrs are the bound addresses, in the configuration's order, TLS last.
+func (s *Server) Addrs() []net.Addr {
+	addrs := make([]net.Addr, len(s.listeners))
+	for i, l := range s.listeners {
+		addrs[i] = l.Addr()
+	}
+	return addrs
+}
+
+func (s *Server) closeListeners() {
+	for _, l := range s.listeners {
+		_ = l.Close()
+	}
+	s.listening.Store(false)
+}
+
+// Run serves until ctx ends, then drains: not ready but still accepting for
+// DrainGrace, then without listeners until the tunnels have ended or DrainTimeout
+// has passed. cut's end skips what is left of it. Run returns when nothing of the
+// server runs any more; an error is a listener's.
+func (s *Server) Run(ctx, cut context.Context) error {
+	defer s.Close()
+	failed := make(chan error, len(s.listeners))
+	for _, l := range s.listeners {
+		s.running.Go(func() {
+			if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) && !s.draining.Load() {
+				failed <- fmt.Errorf("proxy: %s: %w", l.name, err)
+			}
+		})
+	}
+	background, stop := context.WithCancel(context.Background())
+	defer stop()
+	s.running.Go(func() { s.config.Upstream.Run(background) })
+	s.running.Go(func() { s.watch(background) })
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	s.drain(cut, err != nil)
+	return err
+}
+
+// drain ends the server's work as Run says. hurried skips the grace: a listener is broken.
+func (s *Server) drain(cut context.Context, hurried bool) {
+	s.draining.Store(true)
+	s.log.Info().Int("tunnels", s.engine.Count()).Dur("grace", s.config.DrainGrace).
+		Dur("timeout", s.config.DrainTimeout).Msg("draining")
+	if !hurried {
+		grace := time.NewTimer(s.config.DrainGrace)
+		select {
+		case <-grace.C:
+		case <-cut.Done():
+		}
+		grace.Stop()
+	}
+	s.closeListeners()
+	ctx, cancel := context.WithTimeout(cut, s.config.DrainTimeout)
+	defer cancel()
+	var both sync.WaitGroup
+	tunnels := 0
+	both.Go(func() { tunnels = s.engine.Drain(ctx) })
+	both.Go(func() { _ = s.http.Shutdown(ctx) })
+	both.Wait()
+	tunnels += s.engine.Drain(ctx) // those that the last requests became
+	s.log.Info().Int("cut", tunnels).Msg("drained")
+}
+
+// Close ends everything at once. Run calls it; a Server that never ran needs it.
+func (s *Server) Close() {
+	s.draining.Store(true)
+	s.closeListeners()
+	_ = s.http.Close()
+	s.engine.Close()
+	s.running.Wait()
+	s.cutConns() // net/http forgets a connection that it accepts while it closes
+	s.serving.Wait()
+	s.transport.Close()
+}
+
+// Draining reports whether the server is on its way out.
+func (s *Server) Draining() bool { return s.draining.Load() }
+
+// NotReady lists the reasons why a balancer should send nothing here; empty = ready.
+// Load is none: a full relay answers 503 and stays ready.
+func (s *Server) NotReady() []string {
+	var reasons []string
+	if s.draining.Load() {
+		reasons = append(reasons, "draining")
+	} else if !s.listening.Load() {
+		reasons = append(reasons, "starting")
+	}
+	if !s.config.Upstream.Usable() {
+		reasons = append(reasons, "no upstream")
+	}
+	return reasons
+}
+
+// Reload reads the accounts' and the certificate's files again, now. What is bad
+// stays as it was, and the error says why.
+func (s *Server) Reload() error {
+	var errs []error
+	if s.config.Accounts != nil {
+		change, err := s.config.Accounts.Reload()
+		s.accountsChanged(change, err)
+		errs = append(errs, err)
+	}
+	if s.cert != nil {
+		errs = append(errs, s.reloadCertificate())
+	}
+	return errors.Join(errs...)
+}
+
+// watch takes up changed files and ends expired accounts until ctx ends.
+func (s *Server) watch(ctx context.Context) {
+	var watches sync.WaitGroup
+	defer watches.Wait()
+	if s.config.Accounts != nil {
+		watches.Go(func() { s.config.Accounts.Watch(ctx, expiryTick, s.accountsChanged) })
+	}
+	expiry := time.NewTicker(expiryTick)
+	defer expiry.Stop()
+	certs := time.NewTicker(certInterval)
+	defer certs.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-expiry.C:
+			if s.config.Accounts != nil {
+				s.endAccounts(s.config.Accounts.Expired())
+			}
+		case <-certs.C:
+			if s.cert != nil && s.cert.changed() {
+				_ = s.reloadCertificate()
+			}
+		}
+	}
+}
+
+func (s *Server) reloadCertificate() error {
+	err := s.cert.reload()
+	if err != nil {
+		s.log.Error().Err(err).Msg("certificate not reloaded; the old one stays")
+		return err
+	}
+	s.log.Info().Msg("certificate reloaded")
+	return nil
+}
+
+// accountsChanged acts on a reload: connections of accounts that may not have them
+// any more end at once.
+func (s *Server) accountsChanged(change account.Change, err error) {
+	s.reloadFailed.Store(err != nil)
+	if err != nil {
+		s.log.Error().Err(err).Msg("accounts not reloaded; the old ones stay")
+		return
+	}
+	s.endAccounts(change.Ended)
+	s.log.Info().Int("accounts", s.config.Accounts.Len()).Int("added", change.Added).
+		Int("removed", change.Removed).Int("modified", change.Modified).Msg("accounts reloaded")
+}
+
+func (s *Server) endAccounts(names []string) {
+	for _, name := range names {
+		if n := s.engine.CloseKey(name) + s.closeKey(name); n > 0 {
+			s.log.Info().Str("account", name).Int("connections", n).Msg("connections of an ended account closed")
+		}
+	}
+}

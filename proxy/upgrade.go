@@ -1,0 +1,168 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"maskrelay/masking"
+	"maskrelay/proxy/tunnel"
+	"maskrelay/upstream"
+)
+
+// maxUpgradeHead bounds a target's answer to a websocket handshake, in bytes.
+const maxUpgradeHead = 64 << 10
+
+var established = []byte(masking.Established)
+
+// upgrade opens a tunnel to the target through the upstream, does the websocket
+// handshake on it, and hands both connections to the engine when the target
+// switches. Any other answer is the target's plain response. Nothing of the
+// customer's is read before the target has switched: what comes after a refusal
+// would be a new request, with his credentials, and not the target's to see.
+func (h *handler) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, target Target) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	out := &plainWriter{ResponseWriter: w, h: h, x: x, r: r, control: http.NewResponseController(w), cancel: cancel}
+	conn, err := h.server.config.Upstream.Connect(ctx, upstream.Request{
+		Target: target.String(), Authorization: x.who.authorization,
+	})
+	if err != nil {
+		x.upstream = gatewayOf(err)
+		h.upgradeFailed(out, err)
+		return
+	}
+	x.upstream = conn.Gateway
+	handed := false
+	defer func() {
+		if !handed {
+			_ = conn.Close()
+			conn.Release()
+		}
+	}()
+	response, reader, err := h.handshake(ctx, conn, r)
+	if err != nil {
+		h.upgradeFailed(out, &upstream.ConnectError{
+			Gateway: conn.Gateway, Phase: upstream.PhaseRequest, Cause: handshakeCause(ctx, err), Err: err,
+		})
+		return
+	}
+	if response.StatusCode != http.StatusSwitchingProtocols {
+		// The answer's body may take its time; the end of the exchange still ends it.
+		_ = conn.SetDeadline(time.Time{})
+		stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+		defer stop()
+		h.upgradeRefused(out, response)
+		return
+	}
+	handed = h.upgraded(w, x, conn, response, reader)
+}
+
+func handshakeCause(ctx context.Context, err error) upstream.Cause {
+	var timeout net.Error
+	switch {
+	case ctx.Err() != nil:
+		return upstream.CauseCanceled
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return upstream.CauseTimeout
+	default:
+		return upstream.CauseMalformed
+	}
+}
+
+// upgradeFailed answers for an upstream that did not get as far as the target.
+func (h *handler) upgradeFailed(w *plainWriter, err error) {
+	w.x.outcome, w.x.cause = upstreamOutcome(err, h.server.config.Auth == AuthPassthrough)
+	w.x.err = err
+	w.WriteHeader(http.StatusBadGateway)
+	w.end()
+}
+
+// handshake sends the request in origin-form and reads the target's head.
+func (h *handler) handshake(ctx context.Context, conn *upstream.Conn, r *http.Request) (*http.Response, *bufio.Reader, error) {
+	_ = conn.SetDeadline(time.Now().Add(h.server.config.ConnectTimeout))
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	out := r.Clone(ctx)
+	out.Host, out.RequestURI, out.Close, out.Body = r.URL.Host, "", false, nil
+	out.URL = rawURL(r)
+	h.server.config.Policy.UpgradeRequest(out.Header)
+	if err := writeHead(conn, out); err != nil {
+		return nil, nil, err
+	}
+	limited := &io.LimitedReader{R: io.MultiReader(bytes.NewReader(conn.Early), conn.Conn), N: maxUpgradeHead}
+	reader := bufio.NewReaderSize(limited, 4<<10)
+	response, err := http.ReadResponse(reader, out)
+	for err == nil && response.StatusCode < 200 && response.StatusCode != http.StatusSwitchingProtocols {
+		response, err = http.ReadResponse(reader, out)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	limited.N = 1 << 62 // the head is over
+	return response, reader, nil
+}
+
+// writeHead writes the request's head in origin-form: what follows the host in the
+// customer's request target, byte for byte.
+func writeHead(w io.Writer, r *http.Request) error {
+	path := "/" + strings.SplitN(r.URL.Opaque, "/", 4)[3] // "//host/path"
+	if r.URL.RawQuery != "" || r.URL.ForceQuery {
+		path += "?" + r.URL.RawQuery
+	}
+	var b bytes.Buffer
+	b.WriteString("GET " + path + " HTTP/1.1\r\nHost: " + r.Host + "\r\n")
+	framing := map[string]bool{"Host": true, "Content-Length": true, "Transfer-Encoding": true, "Trailer": true}
+	if err := r.Header.WriteSubset(&b, framing); err != nil {
+		return err
+	}
+	b.WriteString("\r\n")
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// upgradeRefused passes the target's answer on as a plain response.
+func (h *handler) upgradeRefused(w *plainWriter, response *http.Response) {
+	policy := w.policy()
+	policy.Response(response.Header)
+	policy.Trailer(response.Trailer)
+	body := &responseBody{ReadCloser: response.Body, response: response, w: w}
+	defer func() { _ = body.Close() }()
+	to := w.Header()
+	for name, values := range response.Header {
+		to[name] = values
+	}
+	w.WriteHeader(response.StatusCode)
+	_, _ = io.Copy(w, body)
+	w.end()
+}
+
+// upgraded sends the target's 101 and makes a tunnel of the two connections; false
+// if the customer's could not be had.
+func (h *handler) upgraded(w http.ResponseWriter, x *exchange, conn *upstream.Conn, response *http.Response, reader *bufio.Reader) bool {
+	client, _, err := hijackWriter{w}.Hijack()
+	if err != nil {
+		x.err = err
+		x.finish(Internal, 0)
+		panic(http.ErrAbortHandler)
+	}
+	h.server.config.Policy.For(response.Request.Host).UpgradeResponse(response.Header)
+	var head bytes.Buffer
+	head.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
+	_ = response.Header.Write(&head) // a buffer takes everything
+	head.WriteString("\r\n")
+	early, _ := reader.Peek(reader.Buffered())
+	peer := tunnel.Peer{Conn: conn.Conn, Early: bytes.Clone(early), Name: conn.Gateway, Release: conn.Release}
+	_ = conn.SetDeadline(time.Time{})
+	h.tunnel(x, client.(*earlyConn).early, http.StatusSwitchingProtocols, tunnel.Job{
+		Greeting: head.Bytes(),
+		Open:     func(context.Context) (tunnel.Peer, error) { return peer, nil },
+	})
+	return true
+}
