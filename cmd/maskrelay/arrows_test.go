@@ -1,0 +1,77 @@
+package main
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// arrows are what each package of ours may import of ours, and why not more. A
+// package that is missing here fails the test: decide its place first.
+var arrows = map[string]struct {
+	may string
+	why string
+}{
+	"cmd/maskrelay":         {"*", "the program puts everything together"},
+	"proxy":                 {"proxy/account proxy/limit proxy/tunnel masking upstream", "the front; admin reads it through interfaces of the standard and metrics libraries"},
+	"proxy/account":         {"", "accounts know nothing of connections"},
+	"proxy/admin":           {"", "it renders snapshots and decides nothing"},
+	"proxy/capacity":        {"", "pure reads and arithmetic"},
+	"proxy/limit":           {"", "a limiter counts keys, whatever they are"},
+	"proxy/limit/limittest": {"proxy/limit", "the suite of that interface"},
+	"proxy/tunnel":          {"", "the engine carries bytes; who is allowed what was decided before"},
+	"masking":               {"", "the mask must be provable alone; standard library only"},
+	"upstream":              {"masking", "the vendor's side never sees customers' packages"},
+	"upstream/upstreamtest": {"", "demo, audit and tests share it"},
+	"integration":           {"masking upstream/upstreamtest integration/lab", "black box: the built binary, not its packages"},
+	"integration/lab":       {"masking upstream/upstreamtest", "the harness of integration"},
+	"integration/bench":     {"integration/lab upstream/upstreamtest", "measures the built binary"},
+}
+
+// outside are imports that only one package may have, and masking may have none.
+var outside = map[string]string{
+	"github.com/elazarl/goproxy":     "proxy",
+	"github.com/caarlos0/env/v11":    "cmd/maskrelay",
+	"github.com/spf13/cobra":         "cmd/maskrelay",
+	"github.com/pires/go-proxyproto": "proxy",
+	"github.com/goccy/go-yaml":       "proxy/account",
+}
+
+func TestArrows(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "maskrelay/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		from := strings.TrimPrefix(fields[0], "maskrelay/")
+		rule, known := arrows[from]
+		if !known {
+			t.Errorf("%s has no place in the table of arrows", from)
+			continue
+		}
+		for _, to := range fields[1:] {
+			if room, ours := strings.CutPrefix(to, "maskrelay/"); ours {
+				if rule.may != "*" && !contains(rule.may, room) {
+					t.Errorf("%s must not import %s: %s", from, room, rule.why)
+				}
+				continue
+			}
+			if only, named := outside[to]; named && only != from {
+				t.Errorf("%s must not import %s: only %s does", from, to, only)
+			}
+			if from == "masking" && strings.Contains(to, ".") {
+				t.Errorf("masking must not import %s: %s", to, rule.why)
+			}
+		}
+	}
+}
+
+func contains(list, one string) bool {
+	for _, s := range strings.Fields(list) {
+		if s == one {
+			return true
+		}
+	}
+	return false
+}

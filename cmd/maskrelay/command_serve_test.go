@@ -1,0 +1,22 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestServeRefusesBadConfig: nothing starts, under either name of the command.
+func TestServeRefusesBadConfig(t *testing.T) {
+	for _, args := range [][]string{nil, {"serve"}} {
+		got := runWith(environ(goodEnv(), one("REDIS_URL", "redis://127.0.0.1")), "", args...)
+		if got != (ending{exitConfig, "", "MASKRELAY_REDIS_URL: not in this version\n"}) {
+			t.Errorf("maskrelay %v: %+v", args, got)
+		}
+	}
+}
+
+func TestServeTakesNoArguments(t *testing.T) {
+	if got := runWith(nil, "", "serve", "now"); got.code != exitConfig || !strings.HasPrefix(got.stderr, "maskrelay: unknown command \"now\"") {
+		t.Errorf("got %+v", got)
+	}
+}

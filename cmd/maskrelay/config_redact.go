@@ -1,0 +1,125 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"maskrelay/upstream"
+)
+
+// Setting is one variable with the value in force, in a form that may be shown to anyone.
+type Setting struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Effective is every variable of this version with its value in force, sorted by name. Secrets are stars, with the file
+// they came from; gateways are shown without credentials, accounts by name and cap.
+func (c *Config) Effective() []Setting {
+	var out []Setting
+	add := func(f field) {
+		s := Setting{Name: envPrefix + f.name, Value: f.text()}
+		if path, ok := c.SecretFiles[f.name]; ok {
+			s.Value += " (from " + path + ")"
+		}
+		out = append(out, s)
+	}
+	for _, f := range fields(c, "") {
+		add(f)
+	}
+	for n := range c.Upstreams {
+		for _, f := range fields(&c.Upstreams[n], upstreamPrefix(n)) {
+			add(f)
+		}
+	}
+	for i := range out {
+		if shown, ok := c.shown(out[i].Name); ok {
+			out[i].Value = shown
+		}
+	}
+	slices.SortFunc(out, func(a, b Setting) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// shown is what to print for the variables that say more than stars.
+func (c *Config) shown(name string) (string, bool) {
+	switch name {
+	case envPrefix + "ACCOUNTS":
+		return c.shownAccounts(), true
+	case envPrefix + "UPSTREAM":
+		if c.Upstream == "" || len(c.Gateways) == 0 {
+			return "", true
+		}
+		return c.shownGateway(c.Gateways[0], "UPSTREAM"), true
+	}
+	n, rest, ok := upstreamName(name[len(envPrefix):])
+	if !ok || n >= len(c.Gateways) {
+		return "", false
+	}
+	switch rest {
+	case "URL":
+		return c.shownGateway(c.Gateways[n], upstreamPrefix(n)+"URL"), true
+	case "NAME":
+		return c.Gateways[n].Name, true
+	}
+	return "", false
+}
+
+func (c *Config) shownGateway(g upstream.Gateway, name string) string {
+	if path, ok := c.SecretFiles[name]; ok {
+		return fmt.Sprintf("%s (from %s)", g, path)
+	}
+	return g.String()
+}
+
+func (c *Config) shownAccounts() string {
+	parts := make([]string, len(c.accountList))
+	for i, a := range c.accountList {
+		parts[i] = a.Name + ":" + redacted
+		if a.MaxConns > 0 {
+			parts[i] += ":" + strconv.Itoa(a.MaxConns)
+		}
+	}
+	return join(parts)
+}
+
+// Warnings are what is allowed and yet worth a second look, one line each, beginning with the variable.
+func (c *Config) Warnings() []string {
+	var out []string
+	warn := func(name, text string) { out = append(out, envPrefix+name+": "+text) }
+	admin := c.Admin
+	if admin.AdminListen != "" && !admin.AdminListen.loopback() {
+		warn("ADMIN_LISTEN", fmt.Sprintf("%s is not loopback: whoever reaches it reads /metrics, which name gateways and accounts; keep customers away from it",
+			admin.AdminListen))
+	}
+	if n := len(admin.AdminToken); n > 0 && n < 16 {
+		warn("ADMIN_TOKEN", "shorter than 16 bytes")
+	}
+	if everybody(c.ProxyFrom) {
+		warn("PROXY_PROTOCOL_FROM", "holds the whole Internet: anyone can claim any client address")
+	}
+	if c.Auth.Mode == AuthOpen {
+		c.warnOpen(warn)
+	}
+	if c.Targets.AllowPrivate {
+		warn("ALLOW_PRIVATE", "customers reach loopback, private and metadata addresses as far as the gateway does")
+	}
+	if c.Targets.AllowPorts.All || slices.Contains(c.Targets.AllowPorts.List, 25) {
+		warn("ALLOW_PORTS", "port 25 is open: mail abuse costs the gateway its addresses")
+	}
+	return out
+}
+
+// warnOpen looks at what alone keeps strangers out of an open relay.
+func (c *Config) warnOpen(warn func(name, text string)) {
+	for _, p := range c.Auth.AllowFrom {
+		if p.Bits() < 8 {
+			warn("ALLOW_FROM", fmt.Sprintf("%s is a large part of the Internet, and AUTH=open asks nobody for a password", p))
+		}
+	}
+	if len(c.ProxyFrom) == 0 {
+		warn("ALLOW_FROM", "AUTH=open without "+envPrefix+"PROXY_PROTOCOL_FROM: behind a balancer everybody has the balancer's address")
+	}
+}

@@ -1,0 +1,245 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"github.com/rs/zerolog"
+
+	"maskrelay/proxy"
+	"maskrelay/proxy/admin"
+	"maskrelay/proxy/capacity"
+	"maskrelay/proxy/limit"
+	"maskrelay/upstream"
+)
+
+// runServe relays until a signal or ctx ends it: the first SIGTERM or SIGINT
+// drains, the second cuts; SIGHUP reloads. An error is a listener's, at start or
+// while running. The log goes to out.
+func runServe(ctx context.Context, cfg *Config, out io.Writer) error {
+	logger := newLogger(cfg.Log, out)
+	r, err := newRelay(cfg, logger)
+	if err != nil {
+		return err
+	}
+	logStart(logger, cfg, r.server)
+	return r.run(ctx, logger)
+}
+
+func newLogger(c LogConfig, out io.Writer) zerolog.Logger {
+	out = &lockedWriter{w: out}
+	if c.Format == LogConsole {
+		out = zerolog.ConsoleWriter{Out: out, NoColor: true, TimeFormat: "15:04:05.000"}
+	}
+	level, err := zerolog.ParseLevel(string(c.Level))
+	if err != nil {
+		level = zerolog.InfoLevel // LogLevel takes only names that zerolog has
+	}
+	return zerolog.New(out).Level(level).With().Timestamp().Logger()
+}
+
+// lockedWriter keeps lines whole: the logger is shared by all goroutines.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
+}
+
+// relay is the whole program behind its configuration.
+type relay struct {
+	server *proxy.Server
+	pool   *upstream.Pool
+	admin  *admin.Server // nil = off
+	drain  chan struct{} // closed by the admin API
+	once   sync.Once
+}
+
+// newRelay builds the parts and binds every listener.
+func newRelay(cfg *Config, logger zerolog.Logger) (*relay, error) {
+	pc, pool, err := proxyConfig(cfg, logger)
+	if err != nil {
+		return nil, err
+	}
+	server, err := proxy.New(pc)
+	if err != nil {
+		return nil, err
+	}
+	r := &relay{server: server, pool: pool, drain: make(chan struct{})}
+	if err := server.Listen(context.Background()); err != nil {
+		server.Close()
+		return nil, err
+	}
+	if cfg.Admin.AdminListen == "" {
+		return r, nil
+	}
+	build := readBuild()
+	registry := admin.NewRegistry(build.Version, build.Commit)
+	registry.MustRegister(server, pool)
+	r.admin, err = admin.New(admin.Config{
+		Listen:   string(cfg.Admin.AdminListen),
+		Token:    cfg.Admin.AdminToken.Reveal(),
+		Gatherer: registry,
+		Ready:    server.NotReady,
+		Reload:   server.Reload,
+		Drain:    func() { r.once.Do(func() { close(r.drain) }) },
+	})
+	if err != nil {
+		server.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// proxyConfig turns the operator's configuration into the front's.
+func proxyConfig(cfg *Config, logger zerolog.Logger) (proxy.Config, *upstream.Pool, error) {
+	targets, err := proxy.NewTargets(proxy.TargetsConfig{
+		Ports: cfg.Targets.AllowPorts.List, DenyHosts: cfg.Targets.DenyHosts, AllowPrivate: cfg.Targets.AllowPrivate,
+	})
+	if err != nil {
+		return proxy.Config{}, nil, err
+	}
+	pool, err := upstream.NewPool(upstream.Options{
+		Gateways: cfg.Gateways, Balance: string(cfg.Balance),
+		DialTimeout: cfg.Timeouts.Dial, ConnectTimeout: cfg.Timeouts.Connect,
+		CheckAddr: targets.CheckAddr, GatewayMade: proxy.GatewayMade(cfg.Policy),
+	})
+	if err != nil {
+		return proxy.Config{}, nil, err
+	}
+	return proxy.Config{
+		Listen: addresses(cfg.Listen), TLSListen: addresses(cfg.TLS.TLSListen),
+		CertFile: cfg.TLS.CertFile, KeyFile: cfg.TLS.KeyFile,
+		ProxyFrom: cfg.ProxyFrom, AllowFrom: cfg.Auth.AllowFrom,
+		Auth: proxy.Auth(cfg.Auth.Mode), Accounts: cfg.Accounts,
+		Defaults: limit.Caps{
+			MaxConns: cfg.User.UserMaxConns, ConnRate: cfg.User.UserConnRate, ConnBurst: cfg.User.UserConnBurst,
+		},
+		Limiter: limit.NewMemory(), MaxConns: maxConns(cfg, logger),
+		Targets: targets, Policy: cfg.Policy, Brand: cfg.Brand, Upstream: pool,
+		HeaderTimeout: cfg.Timeouts.Header, ConnectTimeout: cfg.Timeouts.Connect, IdleTimeout: cfg.Timeouts.Idle,
+		DrainGrace: cfg.Drain.Grace, DrainTimeout: cfg.Drain.Timeout,
+		Log: logger, LogTargets: cfg.Log.LogTargets,
+	}, pool, nil
+}
+
+func addresses(list Addresses) []string {
+	out := make([]string, len(list))
+	for i, a := range list {
+		out[i] = string(a)
+	}
+	return out
+}
+
+// maxConns is what the operator says, or what the host allows.
+func maxConns(cfg *Config, logger zerolog.Logger) int {
+	host, err := capacity.ReadHost(os.DirFS("/"), capacity.OpenFiles)
+	if err != nil {
+		logger.Warn().Err(err).Msg("not all of the host's limits are known")
+	}
+	allowed, boundBy := host.MaxConns(cfg.GatewayAddresses())
+	if cfg.MaxConns == 0 {
+		logger.Info().Int("max_conns", allowed).Str("bound_by", boundBy).Msg("capacity of this host")
+		return allowed
+	}
+	if cfg.MaxConns > allowed {
+		logger.Warn().Int("max_conns", cfg.MaxConns).Int("host_allows", allowed).Str("bound_by", boundBy).
+			Msg("MASKRELAY_MAX_CONNS is more than this host allows")
+	}
+	return cfg.MaxConns
+}
+
+// logStart writes the effective configuration, secrets redacted.
+func logStart(logger zerolog.Logger, cfg *Config, server *proxy.Server) {
+	build := readBuild()
+	e := logger.Info().Str("version", build.Version).Str("commit", build.Commit)
+	settings := zerolog.Dict()
+	for _, s := range cfg.Effective() {
+		settings.Str(s.Name, s.Value)
+	}
+	e = e.Dict("config", settings)
+	listening := zerolog.Arr()
+	for _, a := range server.Addrs() {
+		listening.Str(a.String())
+	}
+	e.Array("listening", listening).Msg("serving")
+	for _, w := range cfg.Warnings() {
+		logger.Warn().Msg(w)
+	}
+}
+
+// run serves until the end of ctx, a signal, the admin API's drain, or a failure.
+func (r *relay) run(ctx context.Context, logger zerolog.Logger) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	cut, cutNow := context.WithCancel(context.Background())
+	defer cutNow()
+	var running sync.WaitGroup
+	defer running.Wait()
+
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	over := make(chan struct{})
+	defer close(over)
+	running.Go(func() { r.handleSignals(signals, over, stop, cutNow, logger) })
+
+	adminCtx, stopAdmin := context.WithCancel(context.Background())
+	defer stopAdmin() // last: probes are answered while the relay drains
+	adminFailed := make(chan error, 1)
+	if r.admin != nil {
+		running.Go(func() {
+			if err := r.admin.Serve(adminCtx); err != nil {
+				adminFailed <- fmt.Errorf("admin: %w", err)
+				stop()
+			}
+		})
+	}
+	err := r.server.Run(ctx, cut)
+	r.pool.Close()
+	select {
+	case adminErr := <-adminFailed:
+		err = errors.Join(err, adminErr)
+	default:
+	}
+	return err
+}
+
+// handleSignals acts on signals until over is closed.
+func (r *relay) handleSignals(signals <-chan os.Signal, over <-chan struct{}, stop, cut func(), logger zerolog.Logger) {
+	stopping := false
+	drain := r.drain
+	for {
+		select {
+		case <-over:
+			return
+		case <-drain:
+			drain, stopping = nil, true
+			logger.Info().Msg("drain asked for by the API")
+			stop()
+		case s := <-signals:
+			switch {
+			case s == syscall.SIGHUP:
+				logger.Info().Msg("reload asked for by SIGHUP")
+				_ = r.server.Reload() // logs what was refused itself
+			case stopping:
+				logger.Warn().Str("signal", s.String()).Msg("second signal: cutting what is open")
+				cut()
+			default:
+				stopping = true
+				logger.Info().Str("signal", s.String()).Msg("signal to stop")
+				stop()
+			}
+		}
+	}
+}
