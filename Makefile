@@ -1,0 +1,74 @@
+# maskrelay: what a person runs is what CI runs.
+#
+#   make test     install the parts that the tests need (where it may), lint, all tests with the race detector
+#   make lint     format, vet, and the analysers pinned in go.mod
+#   make bench    new tunnels per second, CPU and memory per tunnel of the built binary, as Markdown
+#   make fuzz     every fuzz target for FUZZTIME each
+#   make demo     the relay, a stand-in vendor and a target on loopback
+#   make build    bin/maskrelay
+#   make image    the container image (docker, podman or buildah)
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := build
+
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT    ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+FUZZTIME  ?= 10s
+TEST_TIMEOUT ?= 15m
+IMAGE     ?= maskrelay:$(VERSION)
+ENGINE    ?= $(firstword $(foreach e,docker podman buildah,$(shell command -v $(e) 2>/dev/null)))
+
+GO_TEXT = find . -name .git -prune -o -name bin -prune -o -type f \( -name '*.go' -o -name '*.md' -o -name '*.sh' \) -print0
+
+# bodyclose does not follow a response that is handed on. Each exception is a place where another closes it:
+#   _test.go               helpers that return a response to their test, or close it for one
+#   upstream/transport.go  Do returns the response, whose body its caller closes
+#   proxy/upgrade.go       a 101 has no body; any other answer goes to upgradeRefused, which closes it
+BODYCLOSE_EXCEPT = -e '^\#' -e '_test\.go:' -e '^upstream/transport\.go:' -e '^proxy/upgrade\.go:'
+
+.PHONY: test parts lint bench fuzz demo build image clean
+
+test: parts lint
+	go test -race -shuffle=on -timeout=$(TEST_TIMEOUT) ./...
+
+# The outside programs that the integration tests start or use as customers. CI=true makes a missing one an error.
+parts:
+	@integration/install-parts.sh
+
+lint:
+	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "gofmt -w is needed for:"; echo "$$out"; exit 1; fi
+	go vet ./...
+	@out=$$(go vet -vettool="$$(go tool -n bodyclose)" ./... 2>&1 | grep -v $(BODYCLOSE_EXCEPT) || true); if [ -n "$$out" ]; then echo "bodyclose:"; echo "$$out"; exit 1; fi
+	go vet -vettool="$$(go tool -n zerologlint)" ./...
+	go tool staticcheck ./...
+	go tool errcheck ./...
+	go tool go-errorlint ./...
+	$(GO_TEXT) | xargs -0 -r go tool misspell -error
+
+bench:
+	go test -run='^$$' -bench=. -benchtime=1x -timeout=10m ./integration/bench
+
+# Each package with a FuzzXxx function, each function on its own: "go test -fuzz" takes one target at a time.
+fuzz:
+	@go list -f '{{$$d := .Dir}}{{$$p := .ImportPath}}{{range .TestGoFiles}}{{$$p}} {{$$d}}/{{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$$p}} {{$$d}}/{{.}}{{"\n"}}{{end}}' ./... | \
+	while read -r pkg file; do \
+	  [ -n "$$pkg" ] || continue; \
+	  for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
+	    echo "$$pkg $$target"; \
+	    go test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) "$$pkg" </dev/null; \
+	  done; \
+	done
+
+demo:
+	go run ./cmd/maskrelay demo
+
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o bin/maskrelay ./cmd/maskrelay
+
+image:
+	@[ -n "$(ENGINE)" ] || { echo "image: none of docker, podman and buildah is installed" >&2; exit 1; }
+	$(ENGINE) build $(if $(filter %buildah,$(ENGINE)),--format docker,) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) -t $(IMAGE) -t maskrelay:latest .
+
+clean:
+	rm -rf bin

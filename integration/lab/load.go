@@ -1,0 +1,314 @@
+package lab
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// The environment variable that makes a test binary one of the roles below instead of running tests: generator and vendor are processes of
+// their own, because a process may open 20,000 files here and because their CPU time must not be the relay's.
+const roleVariable = "LAB_ROLE"
+
+const (
+	roleVendor    = "vendor"
+	roleGenerator = "generator"
+)
+
+// RunRole runs the role that the environment asks for and reports true; TestMain calls it first.
+func RunRole() bool {
+	switch os.Getenv(roleVariable) {
+	case roleVendor:
+		runVendor()
+	case roleGenerator:
+		runGenerator()
+	default:
+		return false
+	}
+	return true
+}
+
+// LoadVendor is a child process that answers each CONNECT with 200 and then echoes.
+type LoadVendor struct {
+	*Process
+	Addr string
+}
+
+// StartLoadVendor starts the vendor.
+func StartLoadVendor(t testing.TB) *LoadVendor {
+	t.Helper()
+	child := startRole(t, roleVendor)
+	return &LoadVendor{Process: child.Process, Addr: child.line(t, 10*time.Second)}
+}
+
+// Generator is a child process that opens tunnels through a proxy.
+type Generator struct{ child *roleProcess }
+
+// StartGenerator starts a generator that sends CONNECT for target through the proxy at addr with the credentials "user:password".
+func StartGenerator(t testing.TB, addr, target, credentials string) *Generator {
+	t.Helper()
+	return &Generator{child: startRole(t, roleGenerator, addr, target, credentials)}
+}
+
+// Hold opens n more tunnels and keeps them; it returns how many could not be opened. Each was used once in both directions.
+func (g *Generator) Hold(t testing.TB, n int) (failed int) {
+	t.Helper()
+	return atoi(t, g.child.ask(t, fmt.Sprintf("hold %d", n)))
+}
+
+// Release closes all held tunnels.
+func (g *Generator) Release(t testing.TB) {
+	t.Helper()
+	g.child.ask(t, "release")
+}
+
+// Churn opens and closes n tunnels with workers at a time, and returns how long that took and how many failed.
+func (g *Generator) Churn(t testing.TB, n, workers int) (took time.Duration, failed int) {
+	t.Helper()
+	answer := strings.Fields(g.child.ask(t, fmt.Sprintf("churn %d %d", n, workers)))
+	if len(answer) != 2 {
+		t.Fatalf("generator answered %q", answer)
+	}
+	return time.Duration(atoi(t, answer[0])), atoi(t, answer[1])
+}
+
+// roleProcess is a child that answers each line of its input by one line.
+type roleProcess struct {
+	*Process
+	in    io.WriteCloser
+	lines chan string
+}
+
+func startRole(t testing.TB, role string, args ...string) *roleProcess {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), roleVariable+"="+role, "LAB_ARGS="+strings.Join(args, "\n"), "GOGC=400")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout = write
+	child := &roleProcess{in: in, lines: make(chan string, 16)}
+	child.Process = Start(t, role, cmd)
+	if err := write.Close(); err != nil {
+		t.Fatal(err)
+	}
+	go child.read(out)
+	return child
+}
+
+// read ends when the child closes its output, at the latest by its end.
+func (r *roleProcess) read(out *os.File) {
+	defer closeQuietly(out)
+	defer close(r.lines)
+	for sc := bufio.NewScanner(out); sc.Scan(); {
+		r.lines <- sc.Text()
+	}
+}
+
+func (r *roleProcess) ask(t testing.TB, question string) string {
+	t.Helper()
+	if _, err := io.WriteString(r.in, question+"\n"); err != nil {
+		t.Fatalf("%s: %v", r.Name, err)
+	}
+	return r.line(t, 3*time.Minute)
+}
+
+func (r *roleProcess) line(t testing.TB, limit time.Duration) string {
+	t.Helper()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case line, ok := <-r.lines:
+		if !ok {
+			t.Fatalf("%s ended: %s", r.Name, r.Stderr.Bytes())
+		}
+		return line
+	case <-timer.C:
+		t.Fatalf("%s did not answer in %v", r.Name, limit)
+		return ""
+	}
+}
+
+// runVendor prints its address and serves until its input ends.
+func runVendor() {
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		fatal(err)
+	}
+	fmt.Println(ln.Addr())
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				fatal(err)
+			}
+			go vendorConn(c)
+		}
+	}()
+	_, _ = io.Copy(io.Discard, os.Stdin) // ends with the parent, by whatever error
+}
+
+// vendorConn answers one CONNECT and echoes in pieces of up to 4 KiB.
+func vendorConn(c net.Conn) {
+	defer closeQuietly(c)
+	buf := make([]byte, 4096)
+	head := 0
+	for !strings.Contains(string(buf[:head]), "\r\n\r\n") {
+		n, err := c.Read(buf[head:])
+		if err != nil {
+			return
+		}
+		head += n
+	}
+	if _, err := io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n"); err != nil {
+		return
+	}
+	for {
+		n, err := c.Read(buf)
+		if err != nil {
+			return
+		}
+		if _, err := c.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// generator is the state of a generator process.
+type generator struct {
+	addr string
+	head string
+	held []net.Conn
+}
+
+func runGenerator() {
+	args := strings.Split(os.Getenv("LAB_ARGS"), "\n")
+	g := &generator{addr: args[0], head: fmt.Sprintf("CONNECT %s HTTP/1.1\r\nHost: %s\r\nProxy-Authorization: Basic %s\r\n\r\n",
+		args[1], args[1], base64.StdEncoding.EncodeToString([]byte(args[2])))}
+	for sc := bufio.NewScanner(os.Stdin); sc.Scan(); {
+		fmt.Println(g.answer(strings.Fields(sc.Text())))
+	}
+}
+
+func (g *generator) answer(words []string) string {
+	number := func(i int) int {
+		n, err := strconv.Atoi(words[i])
+		if err != nil {
+			fatal(err)
+		}
+		return n
+	}
+	switch words[0] {
+	case "hold":
+		var mu sync.Mutex
+		return strconv.Itoa(g.each(number(1), 64, func(c net.Conn) {
+			mu.Lock()
+			g.held = append(g.held, c)
+			mu.Unlock()
+		}))
+	case "release":
+		for _, c := range g.held {
+			closeQuietly(c)
+		}
+		g.held = nil
+		return "released"
+	case "churn":
+		start := time.Now()
+		failed := g.each(number(1), number(2), func(c net.Conn) { closeQuietly(c) })
+		return fmt.Sprintf("%d %d", time.Since(start), failed)
+	}
+	fatal(fmt.Errorf("unknown order %q", words))
+	return ""
+}
+
+// each opens n tunnels, workers at a time, hands each to use, and returns how many failed.
+func (g *generator) each(n, workers int, use func(net.Conn)) int {
+	var left, failed atomic.Int64
+	left.Store(int64(n))
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for left.Add(-1) >= 0 {
+				c, err := g.open()
+				if err != nil {
+					if failed.Add(1) == 1 {
+						fmt.Fprintln(os.Stderr, "first failure:", err)
+					}
+					continue
+				}
+				use(c)
+			}
+		})
+	}
+	wg.Wait()
+	return int(failed.Load())
+}
+
+var errRefused = errors.New("lab: not the relay's 200")
+
+// open opens one tunnel and sends one byte there and back.
+func (g *generator) open() (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	d := net.Dialer{KeepAlive: -1}
+	c, err := d.DialContext(ctx, "tcp4", g.addr)
+	if err != nil {
+		return nil, err
+	}
+	if err := exchangeByte(c, g.head); err != nil {
+		closeQuietly(c)
+		return nil, err
+	}
+	return c, nil
+}
+
+const established = "HTTP/1.1 200 Connection established\r\n\r\n"
+
+func exchangeByte(c net.Conn, head string) error {
+	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(c, head); err != nil {
+		return err
+	}
+	buf := make([]byte, len(established))
+	if _, err := io.ReadFull(c, buf); err != nil {
+		return fmt.Errorf("reply: %w", err)
+	}
+	if string(buf) != established {
+		return fmt.Errorf("%w: %q", errRefused, buf)
+	}
+	if _, err := c.Write([]byte{'!'}); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(c, buf[:1]); err != nil {
+		return fmt.Errorf("echo: %w", err)
+	}
+	return c.SetDeadline(time.Time{})
+}
+
+func fatal(err error) {
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}

@@ -1,0 +1,21 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"maskrelay/integration/lab"
+)
+
+func TestMain(m *testing.M) {
+	if lab.RunRole() {
+		return
+	}
+	code := m.Run()
+	if err := lab.CleanUp(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
