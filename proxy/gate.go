@@ -81,7 +81,7 @@ func printable(username string) string {
 
 func (s *Server) identifyAccount(x *exchange, r *http.Request, c account.Credentials) (identity, Outcome) {
 	username := account.SplitUsername(c.Username)
-	ctx, cancel := context.WithTimeout(settled(r), authTimeout)
+	ctx, cancel := context.WithTimeout(account.WithClient(settled(r), x.client), authTimeout)
 	defer cancel()
 	a, err := s.config.Accounts.Authenticate(ctx, username.Name, c.Password)
 	switch {

@@ -7,12 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"net/netip"
 	"sync"
 )
 
 const (
 	// maxWaiting is how many bcrypt verifications wait for a worker.
 	maxWaiting = 256
+	// maxOfClient is how many of them are one client's, so that whoever guesses
+	// leaves places, and a short queue, to the others.
+	maxOfClient = maxWaiting / 4
 	// maxHasherBuffer is the most that a hasher keeps for the next use.
 	maxHasherBuffer = 8 << 10
 )
@@ -96,6 +100,25 @@ func (s *Store) Authenticate(ctx context.Context, name, password string) (*Accou
 	return r.Account, nil
 }
 
+// clientKey is the context key of a client's network.
+type clientKey struct{}
+
+// WithClient returns a context for [Store.Authenticate] that says whose turn it is: of
+// all verifications under way, a quarter of the queue at the most is one client's. An
+// IPv6 client is its /64. Without it there is no such bound.
+func WithClient(ctx context.Context, client netip.Addr) context.Context {
+	client = client.Unmap().WithZone("")
+	bits := client.BitLen()
+	if client.Is6() {
+		bits = 64
+	}
+	network, err := client.Prefix(bits)
+	if err != nil {
+		return ctx
+	}
+	return context.WithValue(ctx, clientKey{}, network)
+}
+
 // question is whether a password is that of a verifier's hash.
 type question struct {
 	snap     *snapshot
@@ -131,8 +154,9 @@ type flightKey struct {
 
 // flight is the answer to a question, once done is closed.
 type flight struct {
-	done chan struct{}
-	ok   bool
+	client netip.Prefix // whose it is; invalid = nobody's
+	done   chan struct{}
+	ok     bool
 	// abandoned reports that whoever asked gave up before it was answered.
 	abandoned bool
 }
@@ -142,12 +166,15 @@ type flight struct {
 type flights struct {
 	workers chan struct{} // holds one element for each busy worker
 
-	mu   sync.Mutex // guards what follows
-	open map[flightKey]*flight
+	mu      sync.Mutex // guards what follows
+	open    map[flightKey]*flight
+	clients map[netip.Prefix]int // flights of each; no zeros
 }
 
 func newFlights(workers int) *flights {
-	return &flights{workers: make(chan struct{}, workers), open: make(map[flightKey]*flight)}
+	return &flights{
+		workers: make(chan struct{}, workers), open: make(map[flightKey]*flight), clients: make(map[netip.Prefix]int),
+	}
 }
 
 // do returns the answer of work, or that of another call with the same key which
@@ -157,7 +184,7 @@ func (fs *flights) do(ctx context.Context, key flightKey, work func() bool) (boo
 		if ctx.Err() != nil {
 			return false, busy(ctx)
 		}
-		f, mine, err := fs.join(key)
+		f, mine, err := fs.join(ctx, key)
 		switch {
 		case err != nil:
 			return false, err
@@ -176,17 +203,21 @@ func (fs *flights) do(ctx context.Context, key flightKey, work func() bool) (boo
 }
 
 // join returns the open flight of key, or a new one, which is the caller's to fly.
-func (fs *flights) join(key flightKey) (f *flight, mine bool, err error) {
+func (fs *flights) join(ctx context.Context, key flightKey) (f *flight, mine bool, err error) {
+	client, _ := ctx.Value(clientKey{}).(netip.Prefix)
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if f := fs.open[key]; f != nil {
 		return f, false, nil
 	}
-	if len(fs.open) >= cap(fs.workers)+maxWaiting {
+	if len(fs.open) >= cap(fs.workers)+maxWaiting || fs.clients[client] >= maxOfClient {
 		return nil, false, ErrBusy
 	}
-	f = &flight{done: make(chan struct{}), abandoned: true}
+	f = &flight{client: client, done: make(chan struct{}), abandoned: true}
 	fs.open[key] = f
+	if client.IsValid() {
+		fs.clients[client]++
+	}
 	return f, true, nil
 }
 
@@ -207,6 +238,11 @@ func (fs *flights) fly(ctx context.Context, key flightKey, f *flight, work func(
 func (fs *flights) land(key flightKey, f *flight) {
 	fs.mu.Lock()
 	delete(fs.open, key)
+	if f.client.IsValid() {
+		if fs.clients[f.client]--; fs.clients[f.client] == 0 {
+			delete(fs.clients, f.client)
+		}
+	}
 	fs.mu.Unlock()
 	close(f.done)
 }

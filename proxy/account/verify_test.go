@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -297,5 +299,63 @@ func BenchmarkAuthenticate(b *testing.B) {
 				}
 			})
 		})
+	}
+}
+
+// Whoever guesses fills a quarter of the queue; the others find places and a short wait.
+func TestGuessesLeavePlacesToOthers(t *testing.T) {
+	s, err := NewStore(StoreConfig{List: []*Account{hashed("alice")}, BcryptWorkers: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hold := make(chan struct{})
+	s.compare = func(hash, password []byte) error {
+		<-hold
+		return bcrypt.CompareHashAndPassword(hash, password)
+	}
+	guesser := WithClient(t.Context(), netip.MustParseAddr("2001:db8::1"))
+	neighbour := WithClient(t.Context(), netip.MustParseAddr("2001:db8::2")) // the same /64
+	var guesses sync.WaitGroup
+	for i := range maxOfClient {
+		guesses.Go(func() {
+			if _, err := s.Authenticate(guesser, "alice", fmt.Sprint("guess", i)); !errors.Is(err, ErrRefused) {
+				t.Errorf("guess %d: %v", i, err)
+			}
+		})
+	}
+	waitUntil(t, func() bool { return openFlights(s) == maxOfClient })
+	for _, ctx := range []context.Context{guesser, neighbour} {
+		if _, err := s.Authenticate(ctx, "alice", "one more"); !errors.Is(err, ErrBusy) {
+			t.Errorf("beyond the share: %v", err)
+		}
+	}
+	got := make(chan error)
+	go func() {
+		_, err := s.Authenticate(WithClient(t.Context(), netip.MustParseAddr("192.0.2.1")), "alice", "hunter2")
+		got <- err
+	}()
+	waitUntil(t, func() bool { return openFlights(s) == maxOfClient+1 })
+	close(hold)
+	if err := <-got; err != nil {
+		t.Errorf("another client: %v", err)
+	}
+	guesses.Wait()
+	if n := len(s.flights.clients); n != 0 {
+		t.Errorf("%d clients remembered at the end", n)
+	}
+}
+
+func openFlights(s *Store) int {
+	s.flights.mu.Lock()
+	defer s.flights.mu.Unlock()
+	return len(s.flights.open)
+}
+
+func waitUntil(t *testing.T, state func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !state(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the state did not come")
+		}
 	}
 }

@@ -1,0 +1,148 @@
+package tunnel
+
+import (
+	"errors"
+	"sync/atomic"
+)
+
+// The directions of a tunnel.
+const (
+	upward   = 0 // the customer's bytes
+	downward = 1 // the upstream's bytes
+)
+
+// The states of a direction.
+const (
+	running int32 = iota // a goroutine carries it
+	parked               // nobody does: the lot, or abort, wakes it
+)
+
+// direction is one half of a tunnel.
+type direction struct {
+	reader    reader
+	state     atomic.Int32
+	deaf      atomic.Bool  // the destination takes nothing any more
+	deafSince atomic.Int64 // engine clock, ns
+}
+
+// carry moves bytes of one direction until there are none for the moment, and then
+// parks it, or until the source ends or either side breaks.
+func (t *tunnel) carry(d int, woken bool) {
+	defer t.recovered()
+	half := &t.directions[d]
+	for {
+		data, err := half.reader.next(woken)
+		woken = false
+		switch {
+		case len(data) > 0:
+			t.deliver(d, data)
+			half.reader.done()
+			continue
+		case errors.Is(err, errWait):
+			half.reader.done()
+			if t.park(d) {
+				return
+			}
+			woken = true
+			continue
+		default:
+			half.reader.done()
+			t.endOfStream(d, err)
+		}
+		break
+	}
+	if t.halves.Add(1) == 2 {
+		t.setEnding(Closed)
+		t.finish()
+	}
+}
+
+// ends are the source and the destination of a direction.
+func (t *tunnel) ends(d int) (src, dst *side) {
+	if d == upward {
+		return &t.client, &t.peer
+	}
+	return &t.peer, &t.client
+}
+
+// deliver writes a direction's bytes. If the destination does not take them any
+// more, they and all that follow are dropped: the other direction may still have
+// something to say (an early answer to an upload), and closing a socket with bytes
+// unread would destroy what was sent on it.
+func (t *tunnel) deliver(d int, data []byte) {
+	half := &t.directions[d]
+	t.last.Store(int64(t.engine.now()))
+	if half.deaf.Load() {
+		return
+	}
+	_, dst := t.ends(d)
+	n, err := dst.conn.Write(data)
+	t.last.Store(int64(t.engine.now()))
+	if d == upward {
+		t.sent.Add(int64(n))
+	} else {
+		t.received.Add(int64(n))
+	}
+	t.moved(d == upward, n)
+	if err != nil {
+		t.setEnding(broken(d != upward))
+		half.deafSince.Store(int64(t.engine.now()))
+		half.deaf.Store(true)
+	}
+}
+
+// endOfStream passes the end of a direction's source on: an orderly one as such, a
+// broken one as a reset, as it would be without a relay between them.
+func (t *tunnel) endOfStream(d int, err error) {
+	src, dst := t.ends(d)
+	other := &t.directions[1-d]
+	switch {
+	case !isEOF(err) && !src.ended.Load():
+		t.breakOff(broken(d == upward), dst)
+	case other.deaf.Load():
+		// The source broke: the write towards it has seen the error, not this read.
+		t.breakOff(broken(d == upward), dst)
+	case t.directions[d].deaf.Load():
+		// Nobody to tell.
+	case dst.closeWrite() != nil:
+		t.directions[d].deaf.Store(true)
+	}
+}
+
+// park leaves a direction to the lot until its source is readable; its goroutine
+// ends. False if it must go on: it could not be parked and has waited itself, or
+// the tunnel is ending.
+func (t *tunnel) park(d int) bool {
+	half := &t.directions[d]
+	half.state.Store(parked)
+	armed := t.engine.lots.arm(t, d)
+	if armed && !t.isOver() {
+		return true
+	}
+	if !half.state.CompareAndSwap(parked, running) {
+		return true // woken already, by another goroutine
+	}
+	if !armed {
+		half.reader.wait()
+	}
+	return false
+}
+
+// wake makes a parked direction go on in a goroutine of its own.
+func (t *tunnel) wake(d int) {
+	if t.open.Load() && t.directions[d].state.CompareAndSwap(parked, running) {
+		go t.carry(d, true)
+	}
+}
+
+func (t *tunnel) isOver() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.over
+}
+
+func (t *tunnel) moved(sent bool, n int) {
+	if t.job.Moved != nil && n > 0 {
+		t.job.Moved(sent, n)
+	}
+}
