@@ -46,22 +46,22 @@ func (h *handler) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, t
 			conn.Release()
 		}
 	}()
-	response, reader, err := h.handshake(ctx, conn, r)
+	answer, err := h.handshake(ctx, conn, r)
 	if err != nil {
 		h.upgradeFailed(out, &upstream.ConnectError{
 			Gateway: conn.Gateway, Phase: upstream.PhaseRequest, Cause: handshakeCause(ctx, err), Err: err,
 		})
 		return
 	}
-	if response.StatusCode != http.StatusSwitchingProtocols {
+	if answer.response.StatusCode != http.StatusSwitchingProtocols {
 		// The answer's body may take its time; the end of the exchange still ends it.
 		_ = conn.SetDeadline(time.Time{})
 		stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 		defer stop()
-		h.upgradeRefused(out, response)
+		h.upgradeRefused(out, answer.response)
 		return
 	}
-	handed = h.upgraded(w, x, conn, response, reader)
+	handed = h.upgraded(w, x, conn, answer)
 }
 
 func handshakeCause(ctx context.Context, err error) upstream.Cause {
@@ -84,8 +84,15 @@ func (h *handler) upgradeFailed(w *plainWriter, err error) {
 	w.end()
 }
 
+// upgradeAnswer is a target's answer to a handshake. The reader holds what was read
+// beyond its head.
+type upgradeAnswer struct {
+	response *http.Response
+	reader   *bufio.Reader
+}
+
 // handshake sends the request in origin-form and reads the target's head.
-func (h *handler) handshake(ctx context.Context, conn *upstream.Conn, r *http.Request) (*http.Response, *bufio.Reader, error) {
+func (h *handler) handshake(ctx context.Context, conn *upstream.Conn, r *http.Request) (upgradeAnswer, error) {
 	_ = conn.SetDeadline(time.Now().Add(h.server.config.ConnectTimeout))
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -94,7 +101,7 @@ func (h *handler) handshake(ctx context.Context, conn *upstream.Conn, r *http.Re
 	out.URL = rawURL(r)
 	h.server.config.Policy.UpgradeRequest(out.Header)
 	if err := writeHead(conn, out); err != nil {
-		return nil, nil, err
+		return upgradeAnswer{}, err
 	}
 	limited := &io.LimitedReader{R: io.MultiReader(bytes.NewReader(conn.Early), conn.Conn), N: maxUpgradeHead}
 	reader := bufio.NewReaderSize(limited, 4<<10)
@@ -103,10 +110,10 @@ func (h *handler) handshake(ctx context.Context, conn *upstream.Conn, r *http.Re
 		response, err = http.ReadResponse(reader, out)
 	}
 	if err != nil {
-		return nil, nil, err
+		return upgradeAnswer{}, err
 	}
 	limited.N = 1 << 62 // the head is over
-	return response, reader, nil
+	return upgradeAnswer{response, reader}, nil
 }
 
 // writeHead writes the request's head in origin-form: what follows the host in the
@@ -145,19 +152,19 @@ func (h *handler) upgradeRefused(w *plainWriter, response *http.Response) {
 
 // upgraded sends the target's 101 and makes a tunnel of the two connections; false
 // if the customer's could not be had.
-func (h *handler) upgraded(w http.ResponseWriter, x *exchange, conn *upstream.Conn, response *http.Response, reader *bufio.Reader) bool {
+func (h *handler) upgraded(w http.ResponseWriter, x *exchange, conn *upstream.Conn, answer upgradeAnswer) bool {
 	client, _, err := hijackWriter{w}.Hijack()
 	if err != nil {
 		x.err = err
 		x.finish(Internal, 0)
 		panic(http.ErrAbortHandler)
 	}
-	h.server.config.Policy.For(response.Request.Host).UpgradeResponse(response.Header)
+	h.server.config.Policy.For(answer.response.Request.Host).UpgradeResponse(answer.response.Header)
 	var head bytes.Buffer
 	head.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
-	_ = response.Header.Write(&head) // a buffer takes everything
+	_ = answer.response.Header.Write(&head) // a buffer takes everything
 	head.WriteString("\r\n")
-	early, _ := reader.Peek(reader.Buffered())
+	early, _ := answer.reader.Peek(answer.reader.Buffered())
 	peer := tunnel.Peer{Conn: conn.Conn, Early: bytes.Clone(early), Name: conn.Gateway, Release: conn.Release}
 	_ = conn.SetDeadline(time.Time{})
 	h.tunnel(x, client.(*earlyConn).early, http.StatusSwitchingProtocols, tunnel.Job{

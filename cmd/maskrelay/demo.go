@@ -63,7 +63,8 @@ func runDemo(ctx context.Context, o demoOptions, out io.Writer) error {
 	over, stop := context.WithCancel(ctx)
 	defer stop()
 	running.Go(func() { stage.visit(over, r.server.Addrs()[0].String(), log) })
-	return r.run(ctx, log.Level(zerolog.WarnLevel))
+	r.log = log.Level(zerolog.WarnLevel)
+	return r.run(ctx)
 }
 
 // stage is what stands around the relay in the demo.

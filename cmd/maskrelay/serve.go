@@ -29,7 +29,7 @@ func runServe(ctx context.Context, cfg *Config, out io.Writer) error {
 		return err
 	}
 	logStart(logger, cfg, r.server)
-	return r.run(ctx, logger)
+	return r.run(ctx)
 }
 
 func newLogger(c LogConfig, out io.Writer) zerolog.Logger {
@@ -60,6 +60,7 @@ func (l *lockedWriter) Write(b []byte) (int, error) {
 type relay struct {
 	server *proxy.Server
 	pool   *upstream.Pool
+	log    zerolog.Logger
 	admin  *admin.Server // nil = off
 	drain  chan struct{} // closed by the admin API
 	once   sync.Once
@@ -75,7 +76,7 @@ func newRelay(cfg *Config, logger zerolog.Logger) (*relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &relay{server: server, pool: pool, drain: make(chan struct{})}
+	r := &relay{server: server, pool: pool, log: logger, drain: make(chan struct{})}
 	if err := server.Listen(context.Background()); err != nil {
 		server.Close()
 		return nil, err
@@ -179,7 +180,7 @@ func logStart(logger zerolog.Logger, cfg *Config, server *proxy.Server) {
 }
 
 // run serves until the end of ctx, a signal, the admin API's drain, or a failure.
-func (r *relay) run(ctx context.Context, logger zerolog.Logger) error {
+func (r *relay) run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	cut, cutNow := context.WithCancel(context.Background())
@@ -192,7 +193,7 @@ func (r *relay) run(ctx context.Context, logger zerolog.Logger) error {
 	defer signal.Stop(signals)
 	over := make(chan struct{})
 	defer close(over)
-	running.Go(func() { r.handleSignals(signals, over, stop, cutNow, logger) })
+	running.Go(func() { r.handleSignals(signals, over, stop, cutNow) })
 
 	adminCtx, stopAdmin := context.WithCancel(context.Background())
 	defer stopAdmin() // last: probes are answered while the relay drains
@@ -216,7 +217,7 @@ func (r *relay) run(ctx context.Context, logger zerolog.Logger) error {
 }
 
 // handleSignals acts on signals until over is closed.
-func (r *relay) handleSignals(signals <-chan os.Signal, over <-chan struct{}, stop, cut func(), logger zerolog.Logger) {
+func (r *relay) handleSignals(signals <-chan os.Signal, over <-chan struct{}, stop, cut func()) {
 	stopping := false
 	drain := r.drain
 	for {
@@ -225,19 +226,19 @@ func (r *relay) handleSignals(signals <-chan os.Signal, over <-chan struct{}, st
 			return
 		case <-drain:
 			drain, stopping = nil, true
-			logger.Info().Msg("drain asked for by the API")
+			r.log.Info().Msg("drain asked for by the API")
 			stop()
 		case s := <-signals:
 			switch {
 			case s == syscall.SIGHUP:
-				logger.Info().Msg("reload asked for by SIGHUP")
+				r.log.Info().Msg("reload asked for by SIGHUP")
 				_ = r.server.Reload() // logs what was refused itself
 			case stopping:
-				logger.Warn().Str("signal", s.String()).Msg("second signal: cutting what is open")
+				r.log.Warn().Str("signal", s.String()).Msg("second signal: cutting what is open")
 				cut()
 			default:
 				stopping = true
-				logger.Info().Str("signal", s.String()).Msg("signal to stop")
+				r.log.Info().Str("signal", s.String()).Msg("signal to stop")
 				stop()
 			}
 		}
