@@ -22,6 +22,20 @@ type balancer struct {
 	process *lab.Process
 	addr    string
 	socket  string // HAProxy's runtime API
+	log     string // nginx's error log
+}
+
+// noticed reports whether the balancer has taken the first relay out.
+func (b *balancer) noticed(t *testing.T) bool {
+	t.Helper()
+	if b.socket != "" {
+		return strings.HasPrefix(b.state(t, "relay1"), "DOWN")
+	}
+	text, err := os.ReadFile(b.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(string(text), "upstream server temporarily disabled")
 }
 
 func startHAProxy(t *testing.T, relays []*lab.Relay) *balancer {
@@ -75,7 +89,7 @@ func startNginx(t *testing.T, relays []*lab.Relay) *balancer {
 	t.Helper()
 	program := lab.Need(t, "nginx", "/usr/lib/nginx/modules/ngx_stream_module.so")[0]
 	dir := openDir(t)
-	b := &balancer{addr: lab.FreeAddr(t)}
+	b := &balancer{addr: lab.FreeAddr(t), log: filepath.Join(dir, "error.log")}
 	text, err := os.ReadFile("nginx/nginx.conf")
 	if err != nil {
 		t.Fatal(err)
@@ -86,19 +100,19 @@ func startNginx(t *testing.T, relays []*lab.Relay) *balancer {
 		"10.0.0.11:8080":                     relays[0].Addr,
 		"10.0.0.12:8080":                     relays[1].Addr,
 		"pid /run/nginx.pid;":                "pid " + dir + "/nginx.pid;",
-		"error_log /var/log/nginx/error.log": "error_log " + dir + "/error.log",
+		"error_log /var/log/nginx/error.log": "error_log " + b.log,
 	} {
 		if strings.Count(conf, deployed) != 1 {
 			t.Fatalf("nginx.conf has %q %d times", deployed, strings.Count(conf, deployed))
 		}
 		conf = strings.Replace(conf, deployed, here, 1)
 	}
-	cmd := exec.Command(program, "-e", filepath.Join(dir, "error.log"), "-g", "daemon off;", "-c", writeFile(t, dir, "nginx.conf", conf))
+	cmd := exec.Command(program, "-e", b.log, "-g", "daemon off;", "-c", writeFile(t, dir, "nginx.conf", conf))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // the master ends its workers
 	b.process = lab.Start(t, "nginx", cmd)
 	lab.Wait(t, 15*time.Second, "nginx to listen", func() bool {
 		if !b.process.Running() {
-			log, _ := os.ReadFile(filepath.Join(dir, "error.log"))
+			log, _ := os.ReadFile(b.log)
 			t.Fatalf("nginx ended:\n%s%s", b.process.Stderr.Bytes(), log)
 		}
 		return lab.Listening(b.addr)

@@ -179,10 +179,12 @@ func makeRepository(t *testing.T) string {
 
 func gitClient(t *testing.T, c customerSees) {
 	git := lab.Need(t, "git")[0]
-	clone := filepath.Join(t.TempDir(), "clone")
-	output(t, exec.Command(git, "-c", "http.proxy="+c.stack.proxyURL(), "-c", "http.sslCAInfo="+c.site.caFile, "clone", "-q", c.url("https", "/git/shop.git"), clone))
-	if log := output(t, exec.Command(git, "-C", clone, "log", "--format=%s")); log != "first\n" {
-		t.Errorf("log of the clone: %q", log)
+	for _, scheme := range []string{"http", "https"} {
+		clone := filepath.Join(t.TempDir(), scheme)
+		output(t, exec.Command(git, "-c", "http.proxy="+c.stack.proxyURL(), "-c", "http.sslCAInfo="+c.site.caFile, "clone", "-q", c.url(scheme, "/git/shop.git"), clone))
+		if log := output(t, exec.Command(git, "-C", clone, "log", "--format=%s")); log != "first\n" {
+			t.Errorf("%s: log of the clone: %q", scheme, log)
+		}
 	}
 }
 

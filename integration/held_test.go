@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"io"
 	"testing"
 	"time"
 
@@ -14,12 +15,13 @@ const (
 	bytesPerIdleTunnel = 10 << 10
 )
 
-// TestHeldTunnels opens 5,000 tunnels through the binary without race detector, and closes them: nothing may be left.
+// TestHeldTunnels opens 5,000 tunnels through the binary without race detector, and closes them: nothing may be left. Each tunnel's bytes are looked
+// at: the generator takes nothing but the relay's own 200, byte for byte, and the vendor refuses a head with anything of the customer in it.
 func TestHeldTunnels(t *testing.T) {
-	vendor := lab.StartLoadVendor(t)
-	const user = "holder"
-	relay := lab.StartRelay(t, lab.Plain, lab.Env{"UPSTREAM": "http://" + vendorUser + ":x@" + vendor.Addr, "ACCOUNTS": user + ":password", "LOG_LEVEL": "warn"})
-	g := lab.StartGenerator(t, relay.Addr, "shop.target.example:443", user+":password")
+	const user, password = customerName, "held-password-of-alice"
+	vendor := lab.StartLoadVendor(t, user, password, basic(user, password))
+	relay := lab.StartRelay(t, lab.Plain, lab.Env{"UPSTREAM": "http://" + vendorUser + ":x@" + vendor.Addr, "ACCOUNTS": user + ":" + password, "LOG_LEVEL": "warn"})
+	g := lab.StartGenerator(t, relay.Addr, "shop.target.example:443", user+":"+password)
 	if failed := g.Hold(t, 200); failed > 0 { // so that pools and caches have their size before the first look
 		t.Fatalf("%d of the first 200 tunnels failed", failed)
 	}
@@ -72,4 +74,19 @@ func TestHeldTunnels(t *testing.T) {
 func waitTunnels(t *testing.T, r *lab.Relay, n int) {
 	t.Helper()
 	lab.Wait(t, 30*time.Second, "the relay to count its tunnels", func() bool { return r.Tunnels(t) == n })
+}
+
+// TestLoadVendorRefusesBanned shows that the vendor of TestHeldTunnels sees what it looks for.
+func TestLoadVendorRefusesBanned(t *testing.T) {
+	t.Parallel()
+	vendor := lab.StartLoadVendor(t, customerName)
+	for head, want := range map[string]bool{"X: innocent": true, "X: " + customerName: false, "X: " + basic(customerName, "x"): false} {
+		c := mustDial(t, vendor.Addr)
+		if _, err := io.WriteString(c, "CONNECT shop.example:443 HTTP/1.1\r\n"+head+"\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.readReply(); (err == nil) != want {
+			t.Errorf("head with %q: %v, want an answer: %v", head, err, want)
+		}
+	}
 }

@@ -2,7 +2,6 @@ package integration
 
 import (
 	"bufio"
-	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -112,6 +111,15 @@ func mustDial(t *testing.T, addr string) *client {
 	return c
 }
 
+// newClient makes an open connection a client with the usual deadline.
+func newClient(t *testing.T, c net.Conn) *client {
+	t.Helper()
+	if err := c.SetDeadline(time.Now().Add(clientLimit)); err != nil {
+		t.Fatal(err)
+	}
+	return &client{Conn: c, r: bufio.NewReader(c)}
+}
+
 // reply is a proxy's answer to a CONNECT.
 type reply struct {
 	status int
@@ -121,23 +129,29 @@ type reply struct {
 	closes bool   // the proxy said that it closes the connection
 }
 
-// connect sends one CONNECT and returns the reply.
+// connect sends one CONNECT, with credentials unless name is empty, and returns the reply.
 func (c *client) connect(target, name, password string) (reply, error) {
-	credentials := base64.StdEncoding.EncodeToString([]byte(name + ":" + password))
-	if _, err := fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\nProxy-Authorization: Basic %s\r\n%s: %s\r\nUser-Agent: probe\r\n\r\n",
-		target, target, credentials, customerHeader, customerTrail); err != nil {
+	var login string
+	if name != "" {
+		login = "Proxy-Authorization: Basic " + basic(name, password) + "\r\n"
+	}
+	if _, err := fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n%s%s: %s\r\nUser-Agent: probe\r\n\r\n",
+		target, target, login, customerHeader, customerTrail); err != nil {
 		return reply{}, err
 	}
 	return c.readReply()
 }
 
-func (c *client) readReply() (reply, error) {
-	resp, err := http.ReadResponse(c.r, &http.Request{Method: http.MethodConnect})
+func (c *client) readReply() (reply, error) { return c.readReplyTo(http.MethodConnect) }
+
+// readReplyTo reads the answer to a request with the method. Of a CONNECT's 200 and of a 101 nothing but the head is read.
+func (c *client) readReplyTo(method string) (reply, error) {
+	resp, err := http.ReadResponse(c.r, &http.Request{Method: method})
 	if err != nil {
 		return reply{}, err
 	}
 	got := reply{status: resp.StatusCode, header: resp.Header, length: resp.ContentLength, closes: resp.Close}
-	if got.status != http.StatusOK {
+	if got.status != http.StatusSwitchingProtocols && (got.status != http.StatusOK || method != http.MethodConnect) {
 		var body []byte
 		body, err = io.ReadAll(resp.Body)
 		got.body = string(body)
@@ -146,6 +160,36 @@ func (c *client) readReply() (reply, error) {
 		err = closeErr
 	}
 	return got, err
+}
+
+// get sends a GET for address, which it sends as it is, with Proxy-Authorization unless credentials are empty, and more header lines;
+// Host is among those if address has none.
+func (c *client) get(address, credentials string, lines ...string) (reply, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return reply{}, err
+	}
+	if u.Host != "" {
+		lines = append([]string{"Host: " + u.Host}, lines...)
+	}
+	lines = append(lines, "User-Agent: probe")
+	if credentials != "" {
+		lines = append(lines, "Proxy-Authorization: Basic "+credentials)
+	}
+	if _, err := io.WriteString(c, "GET "+address+" HTTP/1.1\r\n"+strings.Join(lines, "\r\n")+"\r\n\r\n"); err != nil {
+		return reply{}, err
+	}
+	return c.readReplyTo(http.MethodGet)
+}
+
+// mustGet is get that ends the test where no reply comes.
+func (c *client) mustGet(t *testing.T, url, credentials string, lines ...string) reply {
+	t.Helper()
+	got, err := c.get(url, credentials, lines...)
+	if err != nil {
+		t.Fatalf("GET %s: %v", url, err)
+	}
+	return got
 }
 
 // mustConnect is connect that ends the test where no reply comes.

@@ -29,6 +29,7 @@ type vendor struct {
 	// target is the host by which this vendor can reach the target.
 	target string
 	url    string // for UPSTREAM, credentials in it
+	shared string // pattern of files that the program leaves if it is killed, "" = none
 }
 
 // vendorKinds are the programs that play the vendor.
@@ -65,9 +66,10 @@ shutdown_lifetime 0 seconds
 pinger_enable off
 client_request_buffer_max_size 128 MB
 `, port, dir, dir, dir, dir, hosts, vendorName, programs[2], passwords, vendorRealm))
-	v := &vendor{target: targetName, addr: "127.0.0.1:" + strconv.Itoa(port)}
 	// The service name keeps shared memory apart from any other squid's; squid removes its own when it is asked to end.
-	cmd := exec.Command(programs[0], "-N", "-n", "lab"+strconv.Itoa(port), "-f", conf)
+	service := "lab" + strconv.Itoa(port)
+	v := &vendor{target: targetName, addr: "127.0.0.1:" + strconv.Itoa(port), shared: "/dev/shm/" + service + "-*.shm"}
+	cmd := exec.Command(programs[0], "-N", "-n", service, "-f", conf)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	v.start(t, "squid", cmd)
 	return v
@@ -112,6 +114,28 @@ func (v *vendor) startAs(t *testing.T, name string, cmd *exec.Cmd, password stri
 	})
 	v.tap = lab.StartTap(t, lab.TapConfig{Name: name, Listen: vendorAddress + ":" + strconv.Itoa(lab.FreePort(t)), To: v.addr, Listener: customerMarks()})
 	v.url = (&url.URL{Scheme: "http", User: url.UserPassword(vendorUser, password), Host: v.tap.Addr()}).String()
+}
+
+// kill ends the program by SIGKILL, and then its address refuses connections as that of a dead program does.
+func (v *vendor) kill(t *testing.T) {
+	t.Helper()
+	v.process.Signal(t, syscall.SIGKILL)
+	if code := v.process.ExitCode(t, 10*time.Second); code != -1 {
+		t.Fatalf("%s ended with exit code %d before it was killed", v.process.Name, code)
+	}
+	if lab.Listening(v.addr) {
+		t.Fatalf("%s still listens on %s", v.process.Name, v.addr)
+	}
+	v.tap.Close()
+	left, err := filepath.Glob(v.shared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range left {
+		if err := os.Remove(file); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // heads returns the beginning of everything the vendor received so far.

@@ -5,19 +5,13 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
-	"time"
 )
 
 // certificate is a key pair that follows its files.
 type certificate struct {
 	certFile, keyFile string
 	current           atomic.Pointer[tls.Certificate]
-	seen              atomic.Pointer[[2]fileStamp] // of the last attempt, good or bad
-}
-
-type fileStamp struct {
-	modified time.Time
-	size     int64
+	seen              atomic.Pointer[[2]os.FileInfo] // of the last attempt, good or bad; nil = no file
 }
 
 func loadCertificate(certFile, keyFile string) (*certificate, error) {
@@ -37,13 +31,28 @@ func (c *certificate) reload() error {
 	return nil
 }
 
-// changed reports whether the files look different since the last reload.
-func (c *certificate) changed() bool { return c.stamps() != *c.seen.Load() }
+// changed reports whether the files look different since the last reload: another
+// file under the name, another time, or another size.
+func (c *certificate) changed() bool {
+	seen := c.seen.Load()
+	for i, now := range c.stamps() {
+		was := seen[i]
+		switch {
+		case was == nil || now == nil:
+			if was != now {
+				return true
+			}
+		case !os.SameFile(was, now), !was.ModTime().Equal(now.ModTime()), was.Size() != now.Size():
+			return true
+		}
+	}
+	return false
+}
 
-func (c *certificate) stamps() (s [2]fileStamp) {
+func (c *certificate) stamps() (s [2]os.FileInfo) {
 	for i, name := range [2]string{c.certFile, c.keyFile} {
 		if info, err := os.Stat(name); err == nil {
-			s[i] = fileStamp{info.ModTime(), info.Size()}
+			s[i] = info
 		}
 	}
 	return s

@@ -254,6 +254,13 @@ func (c *frontConn) hold(lease, slot *limit.Lease) {
 	}
 }
 
+// letGo gives back what the connection holds though it lives on: its login was not
+// good, which in passthrough only the vendor could say.
+func (c *frontConn) letGo() {
+	c.hold(nil, nil)
+	c.server.setKey(c, "")
+}
+
 // holding reports whether the connection owns a lease.
 func (c *frontConn) holding() bool {
 	c.mu.Lock()

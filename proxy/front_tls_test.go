@@ -168,6 +168,33 @@ func TestCertificateReload(t *testing.T) {
 	serves(first)
 }
 
+// A pair that is moved into place may look like the old one by time and size.
+func TestReplacedCertificateIsSeen(t *testing.T) {
+	dir, next := t.TempDir(), t.TempDir()
+	certFile, keyFile := writePair(t, dir, newCA(t))
+	c, err := loadCertificate(certFile, keyFile)
+	must(t, err)
+	at := time.Now().Add(-time.Hour)
+	must(t, os.Chtimes(certFile, at, at))
+	must(t, c.reload())
+	if c.changed() {
+		t.Error("files look changed that are not")
+	}
+	same, err := os.ReadFile(certFile)
+	must(t, err)
+	moved := filepath.Join(next, "cert.pem")
+	must(t, os.WriteFile(moved, same, 0o600))
+	must(t, os.Chtimes(moved, at, at))
+	must(t, os.Rename(moved, certFile))
+	if !c.changed() {
+		t.Error("another file under the name is not seen")
+	}
+	must(t, os.Remove(certFile))
+	if !c.changed() || c.reload() == nil || c.changed() {
+		t.Error("a missing file is not seen once")
+	}
+}
+
 func TestBadCertificateAtStart(t *testing.T) {
 	r := newRig(t, setup{idle: true})
 	c := r.server.config

@@ -115,6 +115,9 @@ func (h *handler) settle(response *http.Response, ctx *goproxy.ProxyCtx) *http.R
 	if ok {
 		outcome, w.x.cause = upstreamOutcome(ctx.Error, h.server.config.Auth == AuthPassthrough)
 		w.x.outcome, w.x.err = outcome, ctx.Error
+		if outcome == UpstreamAuth {
+			w.x.conn.letGo()
+		}
 		if w.idled.Load() {
 			w.x.outcome, w.x.cause = UpstreamTimeout, "idle"
 		}

@@ -80,6 +80,9 @@ func handshakeCause(ctx context.Context, err error) upstream.Cause {
 func (h *handler) upgradeFailed(w *plainWriter, err error) {
 	w.x.outcome, w.x.cause = upstreamOutcome(err, h.server.config.Auth == AuthPassthrough)
 	w.x.err = err
+	if w.x.outcome == UpstreamAuth {
+		w.x.conn.letGo()
+	}
 	w.WriteHeader(http.StatusBadGateway)
 	w.end()
 }

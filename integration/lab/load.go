@@ -16,11 +16,16 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"maskrelay/masking"
 )
 
 // The environment variable that makes a test binary one of the roles below instead of running tests: generator and vendor are processes of
 // their own, because a process may open 20,000 files here and because their CPU time must not be the relay's.
 const roleVariable = "LAB_ROLE"
+
+// argsVariable holds the role's arguments, one a line.
+const argsVariable = "LAB_ARGS"
 
 const (
 	roleVendor    = "vendor"
@@ -46,10 +51,10 @@ type LoadVendor struct {
 	Addr string
 }
 
-// StartLoadVendor starts the vendor.
-func StartLoadVendor(t testing.TB) *LoadVendor {
+// StartLoadVendor starts the vendor. It closes connections whose head has one of the banned strings in it, plain or encoded, without an answer.
+func StartLoadVendor(t testing.TB, banned ...string) *LoadVendor {
 	t.Helper()
-	child := startRole(t, roleVendor)
+	child := startRole(t, roleVendor, banned...)
 	return &LoadVendor{Process: child.Process, Addr: child.line(t, 10*time.Second)}
 }
 
@@ -98,7 +103,7 @@ func startRole(t testing.TB, role string, args ...string) *roleProcess {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), roleVariable+"="+role, "LAB_ARGS="+strings.Join(args, "\n"), "GOGC=400")
+	cmd.Env = append(os.Environ(), roleVariable+"="+role, argsVariable+"="+strings.Join(args, "\n"), "GOGC=400")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -152,6 +157,10 @@ func (r *roleProcess) line(t testing.TB, limit time.Duration) string {
 
 // runVendor prints its address and serves until its input ends.
 func runVendor() {
+	var banned *masking.Marks
+	if args := os.Getenv(argsVariable); args != "" {
+		banned = masking.NewMarks(strings.Split(args, "\n")...)
+	}
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		fatal(err)
@@ -163,14 +172,14 @@ func runVendor() {
 			if err != nil {
 				fatal(err)
 			}
-			go vendorConn(c)
+			go vendorConn(c, banned)
 		}
 	}()
 	_, _ = io.Copy(io.Discard, os.Stdin) // ends with the parent, by whatever error
 }
 
 // vendorConn answers one CONNECT and echoes in pieces of up to 4 KiB.
-func vendorConn(c net.Conn) {
+func vendorConn(c net.Conn, banned *masking.Marks) {
 	defer closeQuietly(c)
 	buf := make([]byte, 4096)
 	head := 0
@@ -180,6 +189,14 @@ func vendorConn(c net.Conn) {
 			return
 		}
 		head += n
+	}
+	if banned != nil {
+		search := NewSearch("head", banned)
+		_, _ = search.Write(buf[:head]) // a Search's Write has no errors
+		if leaks := search.Leaks(); len(leaks) > 0 {
+			fmt.Fprintln(os.Stderr, leaks)
+			return
+		}
 	}
 	if _, err := io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n"); err != nil {
 		return
@@ -203,7 +220,7 @@ type generator struct {
 }
 
 func runGenerator() {
-	args := strings.Split(os.Getenv("LAB_ARGS"), "\n")
+	args := strings.Split(os.Getenv(argsVariable), "\n")
 	g := &generator{addr: args[0], head: fmt.Sprintf("CONNECT %s HTTP/1.1\r\nHost: %s\r\nProxy-Authorization: Basic %s\r\n\r\n",
 		args[1], args[1], base64.StdEncoding.EncodeToString([]byte(args[2])))}
 	for sc := bufio.NewScanner(os.Stdin); sc.Scan(); {
