@@ -139,25 +139,37 @@ func TestGatewayReason(t *testing.T) {
 	}
 }
 
-// A customer who names a vendor's site himself sees its own redirects; field names still decide.
+// A customer who names a vendor's site himself gets its own redirects; the operator's own marks are never lifted.
 func TestPolicyForAVendorsOwnSite(t *testing.T) {
 	p := mustPolicy(t, PolicyConfig{Marks: []string{"acmeproxy.com"}, StripResponse: []string{"X-Acmeproxy-*"}})
-	for host, own := range map[string]bool{"www.AcmeProxy.com": true, "oxylabs.io": true, "shop.example": false} {
-		h := head("Location: https://www.acmeproxy.com/login", "X-Acmeproxy-Session: 1", "Etag: x")
-		q := p.For(host)
-		if made := q.GatewayMade(302, h); made == own {
-			t.Errorf("%s: GatewayMade %t", host, made)
-		}
-		q.Response(h)
-		if _, kept := h["Location"]; kept != own {
-			t.Errorf("%s: Location kept: %t", host, kept)
-		}
-		if _, kept := h["X-Acmeproxy-Session"]; kept || len(h["Etag"]) != 1 {
-			t.Errorf("%s: left %v", host, h)
-		}
-		if q.For(host) != q {
-			t.Errorf("%s: For is not idempotent", host)
-		}
+	tests := map[string]struct {
+		host, location string
+		own            bool
+	}{
+		"built-in":                {"www.OxyLabs.io", "https://oxylabs.io/login", true},
+		"built-in, other's place": {"oxylabs.io", "https://iproyal.com/", false},
+		"configured":              {"www.acmeproxy.com", "https://www.acmeproxy.com/login", false},
+		"made up by the customer": {"oxylabs.test", "https://www.acmeproxy.com/login", false},
+		"any other":               {"shop.example", "https://oxylabs.io/", false},
+	}
+	for name, c := range tests {
+		t.Run(name, func(t *testing.T) {
+			h := head("Location: "+c.location, "X-Acmeproxy-Session: 1", "Etag: x")
+			q := p.For(c.host)
+			if made := q.GatewayMade(302, h); made == c.own {
+				t.Errorf("GatewayMade %t", made)
+			}
+			q.Response(h)
+			if _, kept := h["Location"]; kept != c.own {
+				t.Errorf("Location kept: %t", kept)
+			}
+			if _, kept := h["X-Acmeproxy-Session"]; kept || len(h["Etag"]) != 1 {
+				t.Errorf("left %v", h)
+			}
+			if q.For(c.host) != q || p.For(c.host) != q {
+				t.Error("For is not stable")
+			}
+		})
 	}
 }
 

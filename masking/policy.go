@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/textproto"
+	"slices"
 	"strings"
+	"sync"
 )
 
 // minMark is the shortest mark that a Policy takes: a shorter one would hit innocent text all the time.
@@ -29,7 +31,8 @@ type Policy struct {
 	request, response, trailer *side
 	vendor                     *nameSet
 	marks, pages               *Marks
-	unmarked                   *Policy // nil in the one that is
+	strip, stripTrailer        *nameSet
+	lifted                     *liftedPolicies // nil in those
 }
 
 // NewPolicy builds a policy from the built-in lists and cfg. The error joins one error for each bad entry.
@@ -56,27 +59,58 @@ func NewPolicy(cfg PolicyConfig) (*Policy, error) {
 	trailer.add(cfg.StripRequest...)
 	trailer.add(cfg.StripResponse...)
 	p := &Policy{
-		request:  newSide(request, nil),
-		response: newSide(response, marks),
-		trailer:  newSide(trailer, marks),
-		vendor:   newNameSet(vendorFields),
-		marks:    marks,
-		pages:    NewMarks(strings.Split(errorPages, "\n")...),
+		request: newSide(request, nil),
+		strip:   response, stripTrailer: trailer,
+		vendor: newNameSet(vendorFields),
+		pages:  NewMarks(strings.Split(errorPages, "\n")...),
 	}
-	unmarked := *p
-	unmarked.response, unmarked.trailer, unmarked.marks = newSide(response, nil), newSide(trailer, nil), NewMarks()
-	p.unmarked = &unmarked
+	p.mark(marks)
+	p.lifted = &liftedPolicies{of: p, configured: cfg.Marks, byMark: map[string]*Policy{}}
 	return p, nil
 }
 
-// For returns the policy for a request to host: p, or, if host itself holds a mark, one that looks for no marks. A customer who asks
-// for a vendor's site by name learns nothing from its own redirects and pages; if they were spoiled, he would learn which sites
-// are. The rules that go by field names stay.
+// mark gives p its marks.
+func (p *Policy) mark(marks *Marks) {
+	p.marks = marks
+	p.response, p.trailer = newSide(p.strip, marks), newSide(p.stripTrailer, marks)
+}
+
+// liftedPolicies are a policy's variants, each without one built-in mark. They are made
+// when they are asked for; there are no more than there are built-in marks.
+type liftedPolicies struct {
+	of         *Policy
+	configured []string
+
+	mu     sync.Mutex // guards byMark
+	byMark map[string]*Policy
+}
+
+// For returns the policy for an answer to a request to host: p, or, if host holds a built-in mark, one that does not look for that
+// mark. A customer who asks for a vendor's site by name gets its own redirects. The configured marks are never lifted: the
+// customer chooses the host.
 func (p *Policy) For(host string) *Policy {
-	if p.unmarked != nil && p.marks.in(host) {
-		return p.unmarked
+	if p.lifted == nil {
+		return p
 	}
-	return p
+	mark, _, found := p.marks.Find([]byte(host))
+	if !found || slices.ContainsFunc(p.lifted.configured, func(c string) bool { return strings.EqualFold(c, mark) }) {
+		return p
+	}
+	return p.lifted.without(mark)
+}
+
+func (l *liftedPolicies) without(mark string) *Policy {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if q := l.byMark[mark]; q != nil {
+		return q
+	}
+	rest := slices.DeleteFunc(strings.Fields(builtinMarks), func(b string) bool { return b == mark })
+	q := *l.of
+	q.lifted = nil
+	q.mark(newMarks(append(rest, l.configured...), strings.Fields(innocentWords)))
+	l.byMark[mark] = &q
+	return &q
 }
 
 // Marks returns the built-in and the configured marks.

@@ -17,7 +17,7 @@ const Established = "HTTP/1.1 200 Connection established\r\n\r\n"
 const maxDrain = 256 << 10
 
 // drainTime bounds how long a refused request's body is waited for, by Serve and by net/http after it.
-const drainTime = 5 * time.Second
+const drainTime = time.Second
 
 // ReplySpec is one row of the caller's table of replies. All text is constant; nothing of a request or an error belongs in it.
 type ReplySpec struct {
@@ -97,7 +97,7 @@ func (r *Reply) Bytes(close bool) []byte {
 //
 // The connection ends if close is set, if the request asked for it, if it is HTTP/1.0 (RFC 9112 §9.3: a proxy keeps none of those;
 // net/http then also writes HTTP/1.0 in the status line), or if a body is left that is not worth reading: more than 256 KiB, or one
-// that waits for 100 Continue. A smaller body is read here; if it has not come after 5 seconds the connection ends as well. A server
+// that waits for 100 Continue. A smaller body is read here; if it has not come after a second the connection ends as well. A server
 // that is shutting down puts the same Connection: close last instead of first.
 func (r *Reply) Serve(w http.ResponseWriter, req *http.Request, close bool) {
 	h := w.Header()
