@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,7 +51,11 @@ type frontConn struct {
 	listener *listener
 	accepted time.Time
 
-	hijacked bool // its handler is the last that net/http calls, and says so itself
+	hijacked bool        // its handler is the last that net/http calls, and says so itself
+	lingers  bool        // a closing reply was written: let it arrive
+	aborted  bool        // an answer broke off: the end must not look orderly
+	leaving  atomic.Bool // a request's body is left unread
+	unnamed  atomic.Bool // the next write begins with a status that net/http has no phrase for
 	prepared bool
 	stream   net.Conn // what HTTP is spoken on: raw, a *rest, or a *tls.Conn
 	client   netip.AddrPort
@@ -175,6 +180,9 @@ func bufferLine(r *bufio.Reader) error {
 func (c *frontConn) Write(b []byte) (int, error) {
 	switch c.at() {
 	case phaseHandling:
+		if c.unnamed.Swap(false) {
+			return c.writeUnnamed(b)
+		}
 		return c.stream.Write(b)
 	case phaseOver:
 		return 0, net.ErrClosed
@@ -184,6 +192,20 @@ func (c *frontConn) Write(b []byte) (int, error) {
 		outcome = HeadTooLarge
 	}
 	c.answer(outcome)
+	return len(b), nil
+}
+
+// writeUnnamed takes net/http's own phrase, "status code 520", out of a status line.
+func (c *frontConn) writeUnnamed(b []byte) (int, error) {
+	const at = len("HTTP/1.1 520 ")
+	end := bytes.IndexByte(b, '\r')
+	if end < at || !bytes.HasPrefix(b[at:end], []byte("status code ")) {
+		return c.stream.Write(b)
+	}
+	n, err := c.stream.Write(slices.Concat(b[:at], b[end:]))
+	if err != nil {
+		return min(n, len(b)), err
+	}
 	return len(b), nil
 }
 
@@ -223,11 +245,28 @@ func (c *frontConn) CloseWrite() error {
 // Close implements net.Conn and gives back what the connection held.
 func (c *frontConn) Close() error {
 	c.close.Do(func() {
-		c.server.forget(c)
 		c.drop()
+		if !c.server.closing.Load() {
+			c.farewell()
+		}
+		c.server.forget(c)
 		_ = c.raw.Close()
 	})
 	return nil
+}
+
+// farewell ends the connection as its last answer wants: an orderly one arrives and,
+// over TLS, says so; one that broke off is seen to have.
+func (c *frontConn) farewell() {
+	secured, _ := c.stream.(*tls.Conn)
+	switch {
+	case c.aborted:
+		_ = c.raw.SetLinger(0)
+	case c.lingers:
+		c.lingerClose()
+	case secured != nil:
+		_ = secured.CloseWrite()
+	}
 }
 
 // drop gives back what the connection holds; nothing can be taken after.
@@ -259,6 +298,7 @@ func (c *frontConn) hold(lease, slot *limit.Lease) {
 func (c *frontConn) letGo() {
 	c.hold(nil, nil)
 	c.server.setKey(c, "")
+	c.server.loosen(c, true)
 }
 
 // holding reports whether the connection owns a lease.
@@ -284,12 +324,14 @@ func (c *frontConn) handOver(buffered []byte) (stream net.Conn, early []byte, re
 	lease, slot := c.lease, c.slot
 	c.lease, c.slot = nil, nil
 	c.mu.Unlock()
-	c.server.unlist(c)
+	listed := c.server.unlist(c)
 	server := c.server
 	return stream, early, sync.OnceFunc(func() {
 		lease.Release()
 		slot.Release()
-		server.open.Add(-1)
+		if listed { // else Close has counted it already
+			server.open.Add(-1)
+		}
 	})
 }
 
@@ -313,8 +355,15 @@ func (c *frontConn) clientAddr() netip.Addr { return c.client.Addr() }
 // SetDeadline implements net.Conn.
 func (c *frontConn) SetDeadline(t time.Time) error { return c.raw.SetDeadline(t) }
 
-// SetReadDeadline implements net.Conn.
-func (c *frontConn) SetReadDeadline(t time.Time) error { return c.raw.SetReadDeadline(t) }
+// SetReadDeadline implements net.Conn. While a body that nobody wants is being left,
+// there is always one: net/http takes it away when it interrupts the transport's read,
+// and then reads what is left of the body itself.
+func (c *frontConn) SetReadDeadline(t time.Time) error {
+	if t.IsZero() && c.leaving.Load() {
+		t = time.Now().Add(lingerTimeout)
+	}
+	return c.raw.SetReadDeadline(t)
+}
 
 // SetWriteDeadline implements net.Conn.
 func (c *frontConn) SetWriteDeadline(t time.Time) error { return c.raw.SetWriteDeadline(t) }
@@ -336,13 +385,12 @@ func (s *Server) stateChanged(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateActive:
 		c.setPhase(phaseJudged)
-		s.loosen(c, false)
 	case http.StateHijacked:
 		c.hijacked = true
 	case http.StateClosed:
 		s.serving.Done()
 	case http.StateIdle:
 		c.setPhase(phaseWaiting)
-		s.loosen(c, !c.holding())
+		s.waits(c)
 	}
 }

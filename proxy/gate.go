@@ -168,6 +168,7 @@ func (s *Server) acquire(ctx context.Context, x *exchange) Outcome {
 	}
 	c.hold(lease, slot)
 	s.setKey(c, x.who.key)
+	s.loosen(c, false)
 	if s.barred(x.who.key) { // a reload since identify did not find the connection under this key
 		return AccountDisabled
 	}

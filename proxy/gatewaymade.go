@@ -24,7 +24,7 @@ const (
 // names the vendor. It is for upstream.Options.
 func GatewayMade(policy *masking.Policy) upstream.GatewayMade {
 	return func(response *http.Response) bool {
-		p := policy.For(response.Request.URL.Host)
+		p := policyFor(policy, response.Request.URL.Host, response.StatusCode)
 		if p.GatewayMade(response.StatusCode, response.Header) {
 			return true
 		}
@@ -43,12 +43,21 @@ func GatewayMade(policy *masking.Policy) upstream.GatewayMade {
 	}
 }
 
+// policyFor is the mask for an answer of this status to a request to host. Errors are
+// judged by all marks, whatever the customer has asked for: he chooses the host.
+func policyFor(p *masking.Policy, host string, status int) *masking.Policy {
+	if status >= 400 {
+		return p
+	}
+	return p.For(host)
+}
+
 // readableText reports whether a body may be an error page that can be read as it is.
 func readableText(header http.Header) bool {
 	if header.Get("Content-Encoding") != "" {
 		return false
 	}
-	kind := header.Get("Content-Type")
+	kind := strings.ToLower(header.Get("Content-Type"))
 	return kind == "" || strings.HasPrefix(kind, "text/") || strings.Contains(kind, "json") || strings.Contains(kind, "xml")
 }
 

@@ -93,15 +93,26 @@ func TestErrorStreamIsNotHeldUp(t *testing.T) {
 	c.expect(fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(line), line))
 }
 
-// A customer who names a marked site himself sees its redirects and its errors.
+// A customer who names a vendor's site himself gets its redirects. What answers with
+// an error is judged by all marks, whatever host he thinks of.
 func TestMarkedSiteAskedForByName(t *testing.T) {
-	r := newRig(t, setup{unlike: true, vendor: upstreamtest.VendorConfig{Behaviour: inParts(
-		"HTTP/1.1 301 Moved Permanently\r\nLocation: https://www.{brand}.example/\r\nContent-Length: 0\r\n\r\n")}})
-	c := r.dial()
-	c.send(request("GET", "http://www.supervendor.example/"))
-	response, _ := c.answer("GET")
-	if response.StatusCode != 301 || response.Header.Get("Location") == "" {
-		t.Errorf("status %d, %v", response.StatusCode, response.Header)
+	tests := map[string]struct {
+		answer string
+		status int
+	}{
+		"redirect":             {"HTTP/1.1 301 Moved Permanently\r\nLocation: https://www.oxylabs.io/\r\nContent-Length: 0\r\n\r\n", 301},
+		"vendor's own error":   {"HTTP/1.1 503 Service Unavailable\r\nServer: {brand}\r\nContent-Length: 7\r\n\r\n{brand}", 502},
+		"built-in one's error": {"HTTP/1.1 503 Service Unavailable\r\nContent-Type: Text/HTML\r\nContent-Length: 16\r\n\r\nask oxylabs.io!!", 502},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, setup{vendor: upstreamtest.VendorConfig{Behaviour: inParts(test.answer)}})
+			c := r.dial()
+			c.send(request("GET", "http://www.oxylabs.io.test/"))
+			if response, _ := c.answer("GET"); response.StatusCode != test.status || response.StatusCode == 301 && response.Header.Get("Location") == "" {
+				t.Errorf("status %d, %v", response.StatusCode, response.Header)
+			}
+		})
 	}
 }
 

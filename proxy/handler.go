@@ -67,6 +67,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer c.handled()
 	c.setPhase(phaseHandling)
+	c.lingers = false
+	c.leaving.Store(false)
 	_ = c.SetWriteDeadline(time.Now().Add(h.server.config.IdleTimeout))
 	x := h.server.newExchange(c)
 	x.method = r.Method
@@ -102,7 +104,10 @@ func (h *handler) recovered(w http.ResponseWriter, r *http.Request, x *exchange)
 	}
 	h.server.log.Error().Str("type", fmt.Sprintf("%T", v)).Str("text", fmt.Sprint(v)).
 		Bytes("stack", debug.Stack()).Msg("a request's handler failed")
-	if x.begun { // nothing of ours may follow
+	if c := frontOf(r.Context()); x.begun || c.hijacked { // nothing of ours may follow
+		if !x.begun {
+			_ = c.Close()
+		}
 		x.finish(Internal, 0)
 		panic(http.ErrAbortHandler)
 	}
@@ -116,6 +121,11 @@ func (h *handler) recovered(w http.ResponseWriter, r *http.Request, x *exchange)
 func (h *handler) refuse(w http.ResponseWriter, r *http.Request, x *exchange, o Outcome) {
 	reply := h.server.replies.of(o)
 	closing := reply.Status() == http.StatusBadRequest || r.Method == http.MethodConnect && r.ContentLength != 0
+	if !x.conn.holding() {
+		// Nobody has vouched for this customer: he does not hold up a socket by not reading.
+		_ = x.conn.SetWriteDeadline(time.Now().Add(replyTimeout))
+	}
+	x.conn.lingers = true
 	reply.Serve(w, r, closing)
 	x.finish(o, reply.Status())
 }

@@ -128,6 +128,16 @@ func (s *Server) loosen(c *frontConn, loose bool) {
 	s.conns[c] = nil
 }
 
+// waits notes that c has begun to wait for its next request: if it may be closed to
+// make room, the others come first.
+func (s *Server) waits(c *frontConn) {
+	s.connsMu.Lock()
+	defer s.connsMu.Unlock()
+	if e := s.conns[c]; c.loose && e != nil {
+		s.looseConns.MoveToBack(e)
+	}
+}
+
 // unlist forgets c without closing it; false if it was not known.
 func (s *Server) unlist(c *frontConn) bool {
 	s.connsMu.Lock()

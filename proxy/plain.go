@@ -58,11 +58,11 @@ func (h *handler) roundTrip(r *http.Request, _ *goproxy.ProxyCtx) (*http.Respons
 		_ = response.Body.Close() // nobody asked for it
 		return nil, &upstream.ConnectError{Gateway: gateway, Phase: upstream.PhaseRequest, Cause: upstream.CauseMalformed, Status: 101}
 	}
-	policy := w.policy()
+	policy := w.policy(response.StatusCode)
 	policy.Response(response.Header)
 	policy.Trailer(response.Trailer)
-	response.Body = &responseBody{ReadCloser: response.Body, response: response, w: w}
-	return response, nil
+	response.Body = &responseBody{ReadCloser: response.Body, response: response.Response, trailers: response.Trailers, w: w}
+	return response.Response, nil
 }
 
 // outgoing is the request as it leaves: the target's Host (RFC 9112 §3.2.2), the
@@ -121,6 +121,9 @@ func (h *handler) settle(response *http.Response, ctx *goproxy.ProxyCtx) *http.R
 		if w.idled.Load() {
 			w.x.outcome, w.x.cause = UpstreamTimeout, "idle"
 		}
+		if o := w.body.fault(); o != "" {
+			w.x.outcome, w.x.cause = o, "body"
+		}
 	}
 	return &http.Response{StatusCode: h.server.replies.of(outcome).Status(), Header: http.Header{}, Body: http.NoBody}
 }
@@ -132,13 +135,16 @@ func (w *plainWriter) informational(code int, header textproto.MIMEHeader) error
 	if code == http.StatusContinue || code == http.StatusSwitchingProtocols {
 		return nil
 	}
+	if w.body != nil && w.body.over != nil {
+		return nil // net/http may be writing its 100 at this very moment, and knows no lock for both
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.wrote {
 		return nil
 	}
 	filtered := http.Header(header).Clone()
-	w.policy().Response(filtered)
+	w.policy(code).Response(filtered)
 	to := w.ResponseWriter.Header()
 	for name, values := range filtered {
 		to[name] = values

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +15,9 @@ import (
 
 	"maskrelay/masking"
 )
+
+// lateFlush is how long the head of an answer waits for the first of its body.
+const lateFlush = 20 * time.Millisecond
 
 // plainWriter stands between goproxy and net/http: it keeps net/http from adding
 // fields of its own, flushes streams as they come, counts, sets deadlines, and
@@ -25,10 +31,17 @@ type plainWriter struct {
 	cancel  context.CancelFunc // ends the request to the upstream
 	body    *requestBody       // nil = none; set before the request goes out
 
-	mu     sync.Mutex // guards wrote against informational
-	wrote  bool
-	status int
-	stream bool // length unknown: flush after each write
+	header http.Header // goproxy's; net/http's own is touched under mu only
+
+	mu        sync.Mutex // guards the ResponseWriter and what follows, against informational and flushLate
+	wrote     bool
+	over      bool
+	status    int
+	length    int64 // announced; -1 = unknown
+	written   int64
+	announced []string    // trailers
+	late      *time.Timer // flushes what a slow body leaves lying
+
 	ours   bool // a reply of ours was written; what goproxy writes is dropped
 	failed error
 	cut    error // the upstream's body broke off
@@ -37,8 +50,18 @@ type plainWriter struct {
 	answered atomic.Bool // the answer has begun to come
 }
 
-// policy is the mask for answers to this request.
-func (w *plainWriter) policy() *masking.Policy { return w.h.server.config.Policy.For(w.r.URL.Host) }
+// policy is the mask for an answer of this status to this request.
+func (w *plainWriter) policy(status int) *masking.Policy {
+	return policyFor(w.h.server.config.Policy, w.r.URL.Host, status)
+}
+
+// Header implements http.ResponseWriter.
+func (w *plainWriter) Header() http.Header {
+	if w.header == nil {
+		w.header = make(http.Header)
+	}
+	return w.header
+}
 
 // Unwrap is for http.ResponseController.
 func (w *plainWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
@@ -53,16 +76,14 @@ func (w *plainWriter) WriteHeader(status int) {
 	w.wrote, w.status = true, status
 	w.x.begun = true
 	if w.x.outcome != "" {
-		w.ours = true
-		reply := w.h.server.replies.of(w.x.outcome)
-		w.status = reply.Status()
-		if w.x.outcome != ClientGone {
-			w.extend()
-			reply.Serve(w.ResponseWriter, w.r, false)
-		}
+		w.reply()
 		return
 	}
 	header := w.ResponseWriter.Header()
+	clear(header)
+	for name, values := range w.Header() {
+		header[name] = values
+	}
 	for _, name := range [2]string{"Date", "Content-Type"} {
 		if _, ok := header[name]; !ok {
 			header[name] = nil // net/http adds none
@@ -74,13 +95,42 @@ func (w *plainWriter) WriteHeader(status int) {
 		// answer unless the connection ends: a target that reads on would miss it.
 		header["Connection"] = []string{"close"}
 	}
-	_, known := header["Content-Length"]
-	w.stream = !known
-	w.extend()
-	w.ResponseWriter.WriteHeader(status)
-	if w.stream {
-		_ = w.control.Flush() // the head does not wait for the first byte
+	for _, line := range header["Trailer"] {
+		for name := range strings.SplitSeq(line, ",") {
+			w.announced = append(w.announced, http.CanonicalHeaderKey(strings.TrimSpace(name)))
+		}
 	}
+	w.length = -1
+	if n, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64); err == nil {
+		w.length = n
+	}
+	w.extend()
+	w.x.conn.unnamed.Store(http.StatusText(status) == "")
+	w.ResponseWriter.WriteHeader(status)
+	if w.length < 0 {
+		_ = w.control.Flush() // the head does not wait for the first byte
+	} else {
+		w.late = time.AfterFunc(lateFlush, w.flushLate)
+	}
+}
+
+// reply writes the outcome's reply in the place of goproxy's answer.
+func (w *plainWriter) reply() {
+	w.ours = true
+	reply := w.h.server.replies.of(w.x.outcome)
+	w.status = reply.Status()
+	if w.x.outcome == ClientGone {
+		return
+	}
+	w.extend()
+	closing := w.status == http.StatusBadRequest || w.status == http.StatusRequestTimeout
+	if w.body != nil && !w.body.isWhole() {
+		// The transport may be reading what has not come: nobody waits for that.
+		w.body.leave()
+		closing = true
+	}
+	w.x.conn.lingers = closing
+	reply.Serve(w.ResponseWriter, w.r, closing)
 }
 
 // Write implements http.ResponseWriter.
@@ -91,10 +141,13 @@ func (w *plainWriter) Write(b []byte) (int, error) {
 	if w.ours {
 		return len(b), nil
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.extend()
 	n, err := w.ResponseWriter.Write(b)
-	if err == nil && w.stream {
-		err = w.control.Flush()
+	w.written += int64(n)
+	if err == nil && w.written != w.length {
+		err = w.control.Flush() // a stream, or a part of something slow
 	}
 	w.x.received += int64(n)
 	w.book(false, n)
@@ -104,9 +157,21 @@ func (w *plainWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// flushLate sends the head of an answer whose body takes its time.
+func (w *plainWriter) flushLate() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.over && w.written == 0 {
+		w.extend()
+		_ = w.control.Flush()
+	}
+}
+
 // Flush implements http.Flusher.
 func (w *plainWriter) Flush() {
-	if !w.ours {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.ours && w.wrote {
 		w.extend()
 		_ = w.control.Flush()
 	}
@@ -122,13 +187,35 @@ func (w *plainWriter) book(sent bool, n int) {
 	m.moved(m.usageOf(w.x.who.name), sent, n)
 }
 
+// finishHeader hands goproxy's trailers to net/http and ends the late flush.
+func (w *plainWriter) finishHeader() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = true
+	if w.late != nil {
+		w.late.Stop()
+	}
+	if w.ours || !w.wrote {
+		return
+	}
+	for name, values := range w.header {
+		if strings.HasPrefix(name, http.TrailerPrefix) || slices.Contains(w.announced, name) {
+			w.ResponseWriter.Header()[name] = values
+		}
+	}
+}
+
 // end closes the exchange's books. A body that broke off must not look complete, and
 // a customer who left before there was an answer gets none: the connection is cut.
 func (w *plainWriter) end() {
+	w.finishHeader()
 	outcome := w.x.outcome
 	broken := w.cut != nil && outcome == ""
 	if w.body != nil {
-		w.x.sent = w.body.leave(w.ours && outcome != ClientGone)
+		w.x.sent = w.body.leave()
+		if w.x.connect > 0 { // an answer came: in passthrough the vendor has taken the login
+			w.book(true, int(w.x.sent))
+		}
 	}
 	switch {
 	case outcome != "":
@@ -148,6 +235,7 @@ func (w *plainWriter) end() {
 	}
 	w.x.finish(outcome, w.status)
 	if broken {
+		w.x.conn.aborted = w.cut != nil
 		panic(http.ErrAbortHandler)
 	}
 }
@@ -163,10 +251,11 @@ type requestBody struct {
 	// net/http send it, but the transport also reads after an answer that refuses the body.
 	over <-chan struct{}
 
-	mu    sync.Mutex // guards what follows
-	sent  int64
-	whole bool // read to its end
-	left  bool // the exchange is over; the connection's deadlines are net/http's again
+	mu      sync.Mutex // guards what follows
+	sent    int64
+	whole   bool  // read to its end
+	failure error // of a read, other than the end
+	left    bool  // the exchange is over; the connection's deadlines are net/http's again
 }
 
 var errBodyLeft = errors.New("proxy: the exchange is over")
@@ -186,23 +275,41 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	b.sent += int64(n)
 	b.whole = b.whole || errors.Is(err, io.EOF)
+	if err != nil && !b.whole && !b.left {
+		b.failure = err
+	}
 	b.mu.Unlock()
 	if err != nil {
 		// net/http watches the connection from here on; a deadline would end the request.
 		b.deadline(time.Time{})
 	}
-	b.w.book(true, n)
 	return n, err
+}
+
+// fault is the outcome for a customer whose body is malformed or does not come; empty
+// if it is not his fault. A nil body has none.
+func (b *requestBody) fault() Outcome {
+	if b == nil {
+		return ""
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var broken net.Error
+	switch {
+	case b.failure == nil, errors.Is(b.failure, io.ErrUnexpectedEOF):
+		return "" // or he has left
+	case errors.As(b.failure, &broken):
+		if broken.Timeout() {
+			return HeadTimeout
+		}
+		return ""
+	}
+	return BadRequest
 }
 
 // uninvited waits for the exchange's end: to fail at once would lose the answer.
 func (b *requestBody) uninvited() error {
-	late := time.NewTimer(b.w.h.server.config.ConnectTimeout)
-	defer late.Stop()
-	select {
-	case <-b.over:
-	case <-late.C:
-	}
+	<-b.over
 	return errBodyLeft
 }
 
@@ -232,13 +339,13 @@ func (b *requestBody) isWhole() bool {
 }
 
 // leave ends the body's part in the exchange and returns how many bytes were sent.
-// What is left of a body that nobody wants is waited for a moment only; a reply of
-// ours has seen to that itself.
-func (b *requestBody) leave(replied bool) int64 {
+// What is left of a body that nobody wants is waited for a moment only.
+func (b *requestBody) leave() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.left = true
-	if !b.whole && !replied {
+	if !b.whole {
+		b.w.x.conn.leaving.Store(true)
 		_ = b.w.control.SetReadDeadline(time.Now().Add(lingerTimeout))
 	}
 	return b.sent
@@ -249,6 +356,7 @@ func (b *requestBody) leave(replied bool) int64 {
 type responseBody struct {
 	io.ReadCloser
 	response *http.Response
+	trailers func() http.Header // complete at the body's end
 	w        *plainWriter
 	timer    *time.Timer
 }
@@ -265,7 +373,9 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	b.timer.Stop()
 	switch {
 	case errors.Is(err, io.EOF):
-		b.w.policy().Trailer(b.response.Trailer)
+		came := b.trailers().Clone()
+		b.w.policy(b.response.StatusCode).Trailer(came)
+		b.response.Trailer = came
 	case err != nil:
 		b.w.cut = err
 	}

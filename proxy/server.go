@@ -98,6 +98,9 @@ type Server struct {
 	refusedAccepts prometheus.Counter
 	evicted        prometheus.Counter
 	draining       atomic.Bool
+	closing        atomic.Bool
+	base           context.Context // of every request
+	endBase        context.CancelFunc
 	listening      atomic.Bool
 	reloadFailed   atomic.Bool
 	running        sync.WaitGroup // all goroutines but the connections'
@@ -140,6 +143,7 @@ func New(c Config) (*Server, error) {
 		s.cert = cert
 		s.tls = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetCertificate: cert.get}
 	}
+	s.base, s.endBase = context.WithCancel(context.Background())
 	s.engine = tunnel.NewEngine(tunnel.Options{IdleTimeout: c.IdleTimeout, HalfOpenTimeout: min(halfOpenFor, c.IdleTimeout)})
 	s.http = &http.Server{
 		Handler:                      newHandler(s),
@@ -149,6 +153,7 @@ func New(c Config) (*Server, error) {
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     log.New(debugLog{s.log}, "", 0),
 		ConnState:                    s.stateChanged,
+		BaseContext:                  func(net.Listener) context.Context { return s.base },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, frontKey{}, c)
 		},
@@ -271,6 +276,8 @@ func (s *Server) drain(cut context.Context, hurried bool) {
 
 // Close ends everything at once. Run calls it; a Server that never ran needs it.
 func (s *Server) Close() {
+	s.closing.Store(true)
+	s.endBase()
 	s.draining.Store(true)
 	s.closeListeners()
 	_ = s.http.Close()

@@ -139,10 +139,11 @@ func writeHead(w io.Writer, r *http.Request) error {
 
 // upgradeRefused passes the target's answer on as a plain response.
 func (h *handler) upgradeRefused(w *plainWriter, response *http.Response) {
-	policy := w.policy()
+	policy := w.policy(response.StatusCode)
 	policy.Response(response.Header)
 	policy.Trailer(response.Trailer)
-	body := &responseBody{ReadCloser: response.Body, response: response, w: w}
+	trailers := func() http.Header { return response.Trailer }
+	body := &responseBody{ReadCloser: response.Body, response: response, trailers: trailers, w: w}
 	defer func() { _ = body.Close() }()
 	to := w.Header()
 	for name, values := range response.Header {

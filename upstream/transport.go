@@ -136,12 +136,22 @@ type PlainRequest struct {
 	Key string
 }
 
+// PlainResponse is an answer. Its Trailer holds the names that were announced.
+type PlainResponse struct {
+	*http.Response
+	original *http.Response // the transport writes its Trailer when the body has ended
+}
+
+// Trailers returns the trailer fields. It must not be called before a Read of the body
+// has returned io.EOF: until then the transport may be writing them.
+func (r *PlainResponse) Trailers() http.Header { return r.original.Trailer }
+
 // Do sends r through the next gateway, or another if the first cannot be reached.
 // A gateway's own answer (407, quota, its error page) is a *ConnectError, not a
 // response; requests without a body and with a safe method are then tried through
 // the next gateway. The caller closes the response's body. The name is the gateway's.
-func (t *Transport) Do(r PlainRequest) (*http.Response, string, error) {
-	var response *http.Response
+func (t *Transport) Do(r PlainRequest) (*PlainResponse, string, error) {
+	var response *PlainResponse
 	var name string
 	ctx := r.Request.Context()
 	err := t.pool.try(ctx, func(g *gateway) *ConnectError {
@@ -175,7 +185,7 @@ func replayable(r *http.Request) bool {
 }
 
 // once sends the request through g.
-func (t *Transport) once(g *gateway, r PlainRequest) (*http.Response, *ConnectError) {
+func (t *Transport) once(g *gateway, r PlainRequest) (*PlainResponse, *ConnectError) {
 	ctx := context.WithValue(r.Request.Context(), keyOfPlain{}, r.Key)
 	out := r.Request.Clone(ctx)
 	out.Trailer = r.Request.Trailer // the values come with the end of the body, into the caller's map
@@ -190,7 +200,7 @@ func (t *Transport) once(g *gateway, r PlainRequest) (*http.Response, *ConnectEr
 	} else if authorization := cmp.Or(r.Authorization, g.authorization()); authorization != "" {
 		out.Header["Proxy-Authorization"] = []string{authorization}
 	}
-	response, err := t.transports[g].RoundTrip(out)
+	original, err := t.transports[g].RoundTrip(out)
 	if err != nil {
 		var failure *ConnectError
 		if errors.As(err, &failure) {
@@ -198,7 +208,11 @@ func (t *Transport) once(g *gateway, r PlainRequest) (*http.Response, *ConnectEr
 		}
 		return nil, &ConnectError{Phase: PhaseRequest, Cause: netCause(ctx, err, CauseClosed), Err: err}
 	}
-	if made := t.pool.options.GatewayMade; made != nil && g.Scheme != SchemeDirect && made(response) {
+	// Whoever reads the body, in whatever goroutine, must not write what others look at.
+	fresh := *original
+	fresh.Trailer = original.Trailer.Clone()
+	response := &PlainResponse{Response: &fresh, original: original}
+	if made := t.pool.options.GatewayMade; made != nil && g.Scheme != SchemeDirect && made(response.Response) {
 		_ = response.Body.Close()
 		return nil, &ConnectError{Phase: PhaseRequest, Cause: statusCause(response.StatusCode), Status: response.StatusCode}
 	}

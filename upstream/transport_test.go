@@ -68,7 +68,7 @@ func TestTransportSendsEveryRequestWithTheLogin(t *testing.T) {
 			for range 3 {
 				response, gateway, err := tr.Do(PlainRequest{Request: get(t, judge.URL()+"/notype"), Key: "alice"})
 				must(t, err)
-				if drain(t, response); response.StatusCode != 200 || gateway != "localhost" {
+				if drain(t, response.Response); response.StatusCode != 200 || gateway != "localhost" {
 					t.Errorf("status %d through %s", response.StatusCode, gateway)
 				}
 			}
@@ -94,7 +94,7 @@ func TestTransportKeepsCustomersApart(t *testing.T) {
 	for _, key := range []string{"alice", "bob", "alice"} {
 		response, _, err := tr.Do(PlainRequest{Request: get(t, judge.URL()+"/"), Key: key})
 		must(t, err)
-		drain(t, response)
+		drain(t, response.Response)
 	}
 	if n := v.Accepted(); n != 2 {
 		t.Errorf("%d connections for two customers", n)
@@ -144,7 +144,7 @@ func TestTransportFailsOver(t *testing.T) {
 				return
 			}
 			must(t, err)
-			drain(t, response)
+			drain(t, response.Response)
 			if gateway != "second" {
 				t.Errorf("through %s", gateway)
 			}
@@ -169,7 +169,7 @@ func TestTransportCountsConnections(t *testing.T) {
 	tr := NewTransport(p)
 	response, _, err := tr.Do(PlainRequest{Request: get(t, judge.URL()+"/")})
 	must(t, err)
-	drain(t, response)
+	drain(t, response.Response)
 	if n := p.gateways[0].conns.Load(); n != 1 {
 		t.Errorf("%d connections, want the idle one", n)
 	}
@@ -189,7 +189,7 @@ func TestTransportWithinTheGatewaysLimit(t *testing.T) {
 	for _, key := range []string{"alice", "alice", "bob"} {
 		response, _, err := tr.Do(PlainRequest{Request: get(t, judge.URL()+"/"), Key: key})
 		must(t, err)
-		drain(t, response)
+		drain(t, response.Response)
 	}
 	if n := v.Accepted(); n != 2 {
 		t.Errorf("%d connections, want one a customer", n)
@@ -228,7 +228,7 @@ func TestTransportDirectKeepsCustomersApart(t *testing.T) {
 	for _, key := range []string{"alice", "bob"} {
 		response, _, err := tr.Do(PlainRequest{Request: get(t, judge.URL()+"/"), Key: key})
 		must(t, err)
-		drain(t, response)
+		drain(t, response.Response)
 	}
 	if n := judge.Accepted(); n != 2 {
 		t.Errorf("%d connections for two customers", n)
@@ -242,7 +242,7 @@ func TestTransportDirectUsesOriginForm(t *testing.T) {
 	r.URL.Opaque = "//" + r.URL.Host + "/notype"
 	response, _, err := tr.Do(PlainRequest{Request: r, Authorization: "Basic eDp5"})
 	must(t, err)
-	drain(t, response)
+	drain(t, response.Response)
 	if got := string(judge.Received()); !strings.HasPrefix(got, "GET /notype HTTP/1.1\r\n") || strings.Contains(got, "Proxy-Authorization") {
 		t.Errorf("the target got %q", got)
 	}

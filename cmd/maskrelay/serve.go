@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	stdlog "log"
 	"os"
 	"os/signal"
 	"sync"
@@ -24,6 +25,9 @@ import (
 // while running. The log goes to out.
 func runServe(ctx context.Context, cfg *Config, out io.Writer) error {
 	logger := newLogger(cfg.Log, out)
+	// net/http's transport complains to the standard logger, with bytes of a gateway's.
+	stdlog.SetFlags(0)
+	stdlog.SetOutput(debugWriter{logger})
 	r, err := newRelay(cfg, logger)
 	if err != nil {
 		return err
@@ -44,6 +48,14 @@ func newLogger(c LogConfig, out io.Writer) zerolog.Logger {
 	return zerolog.New(out).Level(level).With().Timestamp().Logger()
 }
 
+// debugWriter logs lines of others at debug level.
+type debugWriter struct{ zerolog.Logger }
+
+func (w debugWriter) Write(b []byte) (int, error) {
+	w.Debug().Bytes("text", b).Msg("from the standard library")
+	return len(b), nil
+}
+
 // lockedWriter keeps lines whole: the logger is shared by all goroutines.
 type lockedWriter struct {
 	mu sync.Mutex
@@ -61,8 +73,9 @@ type relay struct {
 	server *proxy.Server
 	pool   *upstream.Pool
 	log    zerolog.Logger
-	admin  *admin.Server // nil = off
-	drain  chan struct{} // closed by the admin API
+	signal chan os.Signal // from before the listeners are bound
+	admin  *admin.Server  // nil = off
+	drain  chan struct{}  // closed by the admin API
 	once   sync.Once
 }
 
@@ -76,7 +89,8 @@ func newRelay(cfg *Config, logger zerolog.Logger) (*relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &relay{server: server, pool: pool, log: logger, drain: make(chan struct{})}
+	r := &relay{server: server, pool: pool, log: logger, drain: make(chan struct{}), signal: make(chan os.Signal, 4)}
+	signal.Notify(r.signal, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	if err := server.Listen(context.Background()); err != nil {
 		server.Close()
 		return nil, err
@@ -188,12 +202,10 @@ func (r *relay) run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	defer signal.Stop(signals)
+	defer signal.Stop(r.signal)
 	over := make(chan struct{})
 	defer close(over)
-	running.Go(func() { r.handleSignals(signals, over, stop, cutNow) })
+	running.Go(func() { r.handleSignals(r.signal, over, stop, cutNow) })
 
 	adminCtx, stopAdmin := context.WithCancel(context.Background())
 	defer stopAdmin() // last: probes are answered while the relay drains
@@ -225,7 +237,7 @@ func (r *relay) handleSignals(signals <-chan os.Signal, over <-chan struct{}, st
 		case <-over:
 			return
 		case <-drain:
-			drain, stopping = nil, true
+			drain = nil // the first signal to come will find it drains already; a second one cuts
 			r.log.Info().Msg("drain asked for by the API")
 			stop()
 		case s := <-signals:
