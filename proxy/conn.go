@@ -391,6 +391,9 @@ func (s *Server) stateChanged(conn net.Conn, state http.ConnState) {
 		s.serving.Done()
 	case http.StateIdle:
 		c.setPhase(phaseWaiting)
+		// Its last reply has arrived or not; whoever closes it now, a drain one after the
+		// other, must not wait for that.
+		c.lingers = false
 		s.waits(c)
 	}
 }

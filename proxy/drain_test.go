@@ -174,3 +174,22 @@ func TestRunWaitsForHandlers(t *testing.T) {
 		t.Error("Run returned while a handler was running")
 	}
 }
+
+// Connections that wait after a refusal are closed at once: not one after the other,
+// each with the time that a closing reply has to arrive.
+func TestDrainDoesNotLingerOverIdleConnections(t *testing.T) {
+	const n = 8
+	r := newRig(t, setup{config: func(c *Config) { c.DrainTimeout = time.Minute }})
+	for range n {
+		c := r.dial()
+		c.send("CONNECT shop.example:443 HTTP/1.1\r\n\r\n")
+		c.expect(r.reply(AuthRequired, false))
+	}
+	eventually(t, "all idle", func() bool { return len(r.log.exchanges()) == n })
+	start := time.Now()
+	r.stop()
+	eventually(t, "Run has returned", r.over)
+	if took := time.Since(start); took > n*lingerTimeout/2 {
+		t.Errorf("the drain took %s", took)
+	}
+}

@@ -94,7 +94,7 @@ func TestTailArrivesThoughTheVendorIsGone(t *testing.T) {
 	send(t, s.client, "a")
 	until(t, func() bool {
 		deaf := false
-		s.engine.each(func(u *tunnel) bool { deaf = u.directions[upward].deaf.Load(); return false })
+		s.engine.each(func(u *tunnel) bool { deaf = u.directions[upward].deaf(); return false })
 		if !deaf {
 			_, _ = s.client.Write([]byte("b"))
 		}
@@ -190,3 +190,37 @@ func TestPanicEndsOneTunnelOnly(t *testing.T) {
 }
 
 func failOpen(context.Context) (Peer, error) { return Peer{}, errVendor }
+
+// Only a direction that is left alone and drops what it reads is at its end: one that
+// still delivers has its time, though the other has become deaf.
+func TestOnlyDeaf(t *testing.T) {
+	const now, long = time.Minute, int64(time.Minute - lingerTimeout - 1)
+	type half struct {
+		since int64
+		ended bool
+	}
+	tests := map[string]struct {
+		up, down half
+		want     bool
+	}{
+		"nothing":                        {half{}, half{}, false},
+		"one has ended":                  {half{}, half{ended: true}, false},
+		"deaf, the other delivers":       {half{since: long}, half{}, false},
+		"deaf and ended, other delivers": {half{since: long, ended: true}, half{}, false},
+		"deaf alone":                     {half{since: long}, half{ended: true}, true},
+		"deaf alone since a moment ago":  {half{since: int64(now)}, half{ended: true}, false},
+		"the other way round":            {half{ended: true}, half{since: long}, true},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			u := &tunnel{}
+			for d, h := range [2]half{test.up, test.down} {
+				u.directions[d].deafSince.Store(h.since)
+				u.directions[d].ended.Store(h.ended)
+			}
+			if got := u.onlyDeaf(now); got != test.want {
+				t.Errorf("got %t", got)
+			}
+		})
+	}
+}

@@ -21,9 +21,12 @@ const (
 type direction struct {
 	reader    reader
 	state     atomic.Int32
-	deaf      atomic.Bool  // the destination takes nothing any more
-	deafSince atomic.Int64 // engine clock, ns
+	deafSince atomic.Int64 // engine clock, ns, from when the destination takes nothing any more; 0 = it does
+	ended     atomic.Bool
 }
+
+// deaf reports whether the destination takes nothing any more.
+func (h *direction) deaf() bool { return h.deafSince.Load() != 0 }
 
 // carry moves bytes of one direction until there are none for the moment, and then
 // parks it, or until the source ends or either side breaks.
@@ -51,6 +54,7 @@ func (t *tunnel) carry(d int, woken bool) {
 		}
 		break
 	}
+	half.ended.Store(true)
 	if t.halves.Add(1) == 2 {
 		t.setEnding(Closed)
 		t.finish()
@@ -72,7 +76,7 @@ func (t *tunnel) ends(d int) (src, dst *side) {
 func (t *tunnel) deliver(d int, data []byte) {
 	half := &t.directions[d]
 	t.last.Store(int64(t.engine.now()))
-	if half.deaf.Load() {
+	if half.deaf() {
 		return
 	}
 	_, dst := t.ends(d)
@@ -86,8 +90,7 @@ func (t *tunnel) deliver(d int, data []byte) {
 	t.moved(d == upward, n)
 	if err != nil {
 		t.setEnding(broken(d != upward))
-		half.deafSince.Store(int64(t.engine.now()))
-		half.deaf.Store(true)
+		half.deafSince.Store(max(1, int64(t.engine.now())))
 	}
 }
 
@@ -99,13 +102,13 @@ func (t *tunnel) endOfStream(d int, err error) {
 	switch {
 	case !isEOF(err) && !src.ended.Load():
 		t.breakOff(broken(d == upward), dst)
-	case other.deaf.Load():
+	case other.deaf():
 		// The source broke: the write towards it has seen the error, not this read.
 		t.breakOff(broken(d == upward), dst)
-	case t.directions[d].deaf.Load():
+	case t.directions[d].deaf():
 		// Nobody to tell.
 	case dst.closeWrite() != nil:
-		t.directions[d].deaf.Store(true)
+		t.directions[d].deafSince.Store(max(1, int64(t.engine.now())))
 	}
 }
 

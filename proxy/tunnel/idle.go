@@ -32,12 +32,10 @@ func (t *tunnel) checkIdle(now time.Duration) bool {
 // onlyDeaf reports whether one direction has ended and the other has dropped what
 // it read for the time to linger.
 func (t *tunnel) onlyDeaf(now time.Duration) bool {
-	if t.halves.Load() == 0 {
-		return false
-	}
 	for d := range t.directions {
-		half := &t.directions[d]
-		if half.deaf.Load() && now-time.Duration(half.deafSince.Load()) > lingerTimeout {
+		half, other := &t.directions[d], &t.directions[1-d]
+		if half.deaf() && !half.ended.Load() && other.ended.Load() &&
+			now-time.Duration(half.deafSince.Load()) > lingerTimeout {
 			return true
 		}
 	}

@@ -109,7 +109,6 @@ func (t *tunnel) arrive(p Peer) bool {
 	t.release, t.name = p.Release, p.Name
 	t.peer.init(p.Conn)
 	t.connect = t.engine.now() - t.start
-	t.last.Store(int64(t.engine.now()))
 	t.ctx, t.cancel = nil, func() {} // Open is over; its context is not kept for the tunnel's life
 	if t.over {
 		t.peer.close()
