@@ -98,8 +98,8 @@ func (r *Reply) Bytes(close bool) []byte {
 // The connection ends if close is set, if the request asked for it, if it is HTTP/1.0 (RFC 9112 §9.3: a proxy keeps none of those;
 // net/http then also writes HTTP/1.0 in the status line), or if a body is left that is not worth reading: more than 256 KiB, or one
 // that waits for 100 Continue. A smaller body is read here; if it has not come after a second the connection ends as well. A server
-// that is shutting down puts the same Connection: close last instead of first.
-func (r *Reply) Serve(w http.ResponseWriter, req *http.Request, close bool) {
+// that is shutting down puts the same Connection: close last instead of first. Serve reports whether it asked for the end.
+func (r *Reply) Serve(w http.ResponseWriter, req *http.Request, close bool) (ends bool) {
 	h := w.Header()
 	clear(h)
 	h["Date"] = nil // present but empty: net/http adds none
@@ -112,7 +112,7 @@ func (r *Reply) Serve(w http.ResponseWriter, req *http.Request, close bool) {
 		// net/http sets a new deadline before the next request. A writer without deadlines is no network connection.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(drainTime))
 	}
-	if close || endsConnection(req) {
+	if ends = close || endsConnection(req); ends {
 		h["Connection"] = []string{"close"}
 	}
 	w.WriteHeader(r.status)
@@ -120,6 +120,7 @@ func (r *Reply) Serve(w http.ResponseWriter, req *http.Request, close bool) {
 		// A failed write is a customer who left; net/http ends the connection on its own.
 		_, _ = io.WriteString(w, r.body)
 	}
+	return ends
 }
 
 // endsConnection reports whether net/http would close the connection after a reply to req, or ought to. It must know before the

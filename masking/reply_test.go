@@ -231,3 +231,18 @@ func TestEstablished(t *testing.T) {
 		t.Fatalf("%v", resp)
 	}
 }
+
+func TestServeSaysWhetherItEndsTheConnection(t *testing.T) {
+	r := NewReply("Proxy", ReplySpec{Status: 407, Text: "No."})
+	for name, c := range map[string]struct {
+		proto       int // minor version
+		close, want bool
+	}{"goes on": {1, false, false}, "asked to end": {1, true, true}, "HTTP/1.0": {0, false, true}} {
+		req := httptest.NewRequest(http.MethodGet, "http://target.example/", nil)
+		req.ProtoMinor = c.proto
+		w := httptest.NewRecorder()
+		if got := r.Serve(w, req, c.close); got != c.want || (w.Header().Get("Connection") == "close") != c.want {
+			t.Errorf("%s: %t, %v", name, got, w.Header())
+		}
+	}
+}

@@ -49,10 +49,9 @@ type frontConn struct {
 	raw      *net.TCPConn
 	server   *Server
 	listener *listener
-	accepted time.Time
 
 	hijacked bool        // its handler is the last that net/http calls, and says so itself
-	lingers  bool        // a closing reply was written: let it arrive
+	lingers  bool        // a closing reply was written, let it arrive
 	aborted  bool        // an answer broke off: the end must not look orderly
 	leaving  atomic.Bool // a request's body is left unread
 	unnamed  atomic.Bool // the next write begins with a status that net/http has no phrase for
@@ -297,8 +296,7 @@ func (c *frontConn) hold(lease, slot *limit.Lease) {
 // good, which in passthrough only the vendor could say.
 func (c *frontConn) letGo() {
 	c.hold(nil, nil)
-	c.server.setKey(c, "")
-	c.server.loosen(c, true)
+	c.server.setHolder(c, "", false)
 }
 
 // holding reports whether the connection owns a lease.
@@ -391,9 +389,6 @@ func (s *Server) stateChanged(conn net.Conn, state http.ConnState) {
 		s.serving.Done()
 	case http.StateIdle:
 		c.setPhase(phaseWaiting)
-		// Its last reply has arrived or not; whoever closes it now, a drain one after the
-		// other, must not wait for that.
-		c.lingers = false
 		s.waits(c)
 	}
 }

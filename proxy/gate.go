@@ -28,7 +28,7 @@ type identity struct {
 // pass; then the connection holds a lease.
 func (s *Server) admit(x *exchange, r *http.Request, target Target) Outcome {
 	client := x.conn.clientAddr()
-	if len(s.config.AllowFrom) > 0 && !contains(s.config.AllowFrom, client) {
+	if len(s.config.AllowFrom) > 0 && !within(s.config.AllowFrom, client) {
 		return ClientDenied
 	}
 	who, outcome := s.identify(x, r)
@@ -167,8 +167,7 @@ func (s *Server) acquire(ctx context.Context, x *exchange) Outcome {
 		return RelayFull
 	}
 	c.hold(lease, slot)
-	s.setKey(c, x.who.key)
-	s.loosen(c, false)
+	s.setHolder(c, x.who.key, true)
 	if s.barred(x.who.key) { // a reload since identify did not find the connection under this key
 		return AccountDisabled
 	}

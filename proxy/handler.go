@@ -125,8 +125,7 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, x *exchange, o 
 		// Nobody has vouched for this customer: he does not hold up a socket by not reading.
 		_ = x.conn.SetWriteDeadline(time.Now().Add(replyTimeout))
 	}
-	x.conn.lingers = true
-	reply.Serve(w, r, closing)
+	x.conn.lingers = reply.Serve(w, r, closing)
 	x.finish(o, reply.Status())
 }
 

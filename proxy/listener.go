@@ -44,7 +44,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		raw := conn.(*net.TCPConn)
 		s := l.server
-		c := &frontConn{raw: raw, stream: raw, server: s, listener: l, accepted: time.Now(), client: peerAddr(raw)}
+		c := &frontConn{raw: raw, stream: raw, server: s, listener: l, client: peerAddr(raw)}
 		if n := s.open.Add(1); n > int64(s.maxOpen) && !s.evictLoosest() {
 			s.open.Add(-1)
 			s.refuseAccept(l, raw)
@@ -67,16 +67,7 @@ func peerAddr(c net.Conn) netip.AddrPort {
 
 // trusts reports whether a peer is a balancer, from which a PROXY header is required.
 func (s *Server) trusts(peer netip.Addr) bool {
-	return contains(s.config.ProxyFrom, peer)
-}
-
-func contains(prefixes []netip.Prefix, addr netip.Addr) bool {
-	for _, p := range prefixes {
-		if p.Contains(addr) {
-			return true
-		}
-	}
-	return false
+	return within(s.config.ProxyFrom, peer)
 }
 
 // refuseAccept says 503 to a connection that is not taken, a few at once; the rest
@@ -111,16 +102,18 @@ func (s *Server) list(c *frontConn) {
 	c.loose = true
 }
 
-// loosen marks whether c may be closed to make room; those that have waited longest go first.
-func (s *Server) loosen(c *frontConn, loose bool) {
+// setHolder notes whose connection c is, if anybody's. One that holds nothing may be
+// closed to make room; those that have waited longest go first.
+func (s *Server) setHolder(c *frontConn, key string, holds bool) {
 	s.connsMu.Lock()
 	defer s.connsMu.Unlock()
+	c.key = key
 	e, known := s.conns[c]
-	if !known || c.loose == loose {
+	if !known || c.loose == !holds {
 		return
 	}
-	c.loose = loose
-	if loose {
+	c.loose = !holds
+	if c.loose {
 		s.conns[c] = s.looseConns.PushBack(c)
 		return
 	}
@@ -182,13 +175,6 @@ func (s *Server) cutConns() {
 	for c := range s.conns {
 		_ = c.raw.Close()
 	}
-}
-
-// setKey notes whose connection c is; empty = nobody's.
-func (s *Server) setKey(c *frontConn, key string) {
-	s.connsMu.Lock()
-	defer s.connsMu.Unlock()
-	c.key = key
 }
 
 // closeKey cuts the plain HTTP connections of key.

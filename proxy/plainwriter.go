@@ -129,8 +129,7 @@ func (w *plainWriter) reply() {
 		w.body.leave()
 		closing = true
 	}
-	w.x.conn.lingers = closing
-	reply.Serve(w.ResponseWriter, w.r, closing)
+	w.x.conn.lingers = reply.Serve(w.ResponseWriter, w.r, closing)
 }
 
 // Write implements http.ResponseWriter.
@@ -263,7 +262,8 @@ var errBodyLeft = errors.New("proxy: the exchange is over")
 // Read implements io.Reader.
 func (b *requestBody) Read(p []byte) (int, error) {
 	if b.over != nil && b.w.answered.Load() {
-		return 0, b.uninvited()
+		<-b.over // to fail at once would lose the answer
+		return 0, errBodyLeft
 	}
 	if !b.deadline(time.Now().Add(b.w.h.server.config.IdleTimeout)) {
 		return 0, errBodyLeft
@@ -305,12 +305,6 @@ func (b *requestBody) fault() Outcome {
 		return ""
 	}
 	return BadRequest
-}
-
-// uninvited waits for the exchange's end: to fail at once would lose the answer.
-func (b *requestBody) uninvited() error {
-	<-b.over
-	return errBodyLeft
 }
 
 // deadline sets the connection's read deadline, unless the exchange is over.

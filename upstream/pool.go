@@ -1,11 +1,13 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -164,13 +166,9 @@ func (p *Pool) connectThrough(ctx context.Context, g *gateway, r Request) (*Conn
 	if failure != nil {
 		return nil, failure
 	}
-	authorization := r.Authorization
-	if authorization == "" {
-		authorization = g.authorization()
-	}
 	reply, cancel := context.WithTimeout(ctx, p.options.ConnectTimeout)
 	defer cancel()
-	early, failure := openTunnel(reply, conn, r.Target, authorization)
+	early, failure := openTunnel(reply, conn, r.Target, cmp.Or(r.Authorization, g.authorization()))
 	if failure != nil {
 		_ = conn.Close()
 		return nil, failure
@@ -187,22 +185,13 @@ func (p *Pool) pick(tried []*gateway) *gateway {
 	defer p.mu.Unlock()
 	for _, down := range [2]bool{false, true} {
 		g := p.chooseLocked(func(g *gateway) bool {
-			return g.isDown(now) == down && !contains(tried, g)
+			return g.isDown(now) == down && !slices.Contains(tried, g)
 		})
 		if g != nil {
 			return g
 		}
 	}
 	return nil
-}
-
-func contains(gs []*gateway, g *gateway) bool {
-	for _, one := range gs {
-		if one == g {
-			return true
-		}
-	}
-	return false
 }
 
 func (p *Pool) chooseLocked(usable func(*gateway) bool) *gateway {

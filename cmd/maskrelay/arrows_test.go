@@ -2,6 +2,7 @@ package main
 
 import (
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -52,7 +53,7 @@ func TestArrows(t *testing.T) {
 		}
 		for _, to := range fields[1:] {
 			if room, ours := strings.CutPrefix(to, "maskrelay/"); ours {
-				if rule.may != "*" && !contains(rule.may, room) {
+				if rule.may != "*" && !slices.Contains(strings.Fields(rule.may), room) {
 					t.Errorf("%s must not import %s: %s", from, room, rule.why)
 				}
 				continue
@@ -65,13 +66,4 @@ func TestArrows(t *testing.T) {
 			}
 		}
 	}
-}
-
-func contains(list, one string) bool {
-	for _, s := range strings.Fields(list) {
-		if s == one {
-			return true
-		}
-	}
-	return false
 }
