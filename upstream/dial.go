@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
-)
 
-// maxDialAddrs bounds the addresses tried for one connection to one gateway.
-const maxDialAddrs = 3
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // cooldown is how long a gateway that could not be reached is tried last.
 const cooldown = 5 * time.Second
@@ -21,7 +21,10 @@ const cooldown = 5 * time.Second
 // gateway is the state of one Gateway. Safe for concurrent use.
 type gateway struct {
 	Gateway
-	endpoints *endpoints
+	index     int    // in Pool.gateways
+	login     string // the Proxy-Authorization value, empty without credentials
+	opened    prometheus.Observer
+	endpoints *endpoints // nil for direct
 	dialer    net.Dialer
 	tls       *tls.Config // nil unless https
 	timeout   time.Duration
@@ -33,8 +36,12 @@ type gateway struct {
 	weight    int          // smooth round robin's running weight; guarded by Pool.mu
 }
 
-func newGateway(g Gateway, o Options) *gateway {
-	state := &gateway{Gateway: g, timeout: o.DialTimeout}
+func (p *Pool) newGateway(g Gateway) *gateway {
+	o := p.options
+	state := &gateway{
+		Gateway: g, index: len(p.gateways), timeout: o.DialTimeout,
+		login: g.authorization(), opened: p.metrics.seconds.WithLabelValues(g.Name),
+	}
 	state.dialer = net.Dialer{
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4},
 	}
@@ -47,7 +54,7 @@ func newGateway(g Gateway, o Options) *gateway {
 	if lookup == nil {
 		lookup = net.DefaultResolver.LookupNetIP
 	}
-	state.endpoints = newEndpoints(g, lookup, o.DialTimeout)
+	state.endpoints = newEndpoints(g, lookup, o.DialTimeout, p.ports)
 	if g.Scheme == SchemeHTTPS {
 		state.tls = &tls.Config{
 			MinVersion:         tls.VersionTLS12,
@@ -82,16 +89,16 @@ func checkedControl(check func(netip.Addr) error) func(context.Context, string, 
 }
 
 // tryAcquire takes one of the gateway's connections; idle ones of plain HTTP make room.
-func (g *gateway) tryAcquire() bool {
-	if g.acquire() {
-		return true
-	}
+func (g *gateway) tryAcquire() bool { return g.acquire() || g.evict() && g.acquire() }
+
+// evict closes idle plain connections, and reports whether there could be any.
+func (g *gateway) evict() bool {
 	evict := g.evictIdle.Load()
 	if evict == nil {
 		return false
 	}
 	(*evict)()
-	return g.acquire()
+	return true
 }
 
 func (g *gateway) acquire() bool {
@@ -110,59 +117,152 @@ func (g *gateway) isDown(now time.Time) bool { return g.downUntil.Load() > now.U
 func (g *gateway) report(e *ConnectError) {
 	switch {
 	case e == nil:
-		g.downUntil.Store(0)
+		if g.downUntil.Load() != 0 {
+			g.downUntil.Store(0)
+		}
 	case e.down():
 		g.downUntil.Store(time.Now().Add(cooldown).UnixNano())
 	}
 }
 
-// dial opens a connection to the gateway, TLS included, within the dial timeout.
+// addresses fills dst with the addresses to try. It never waits: while the name is
+// being looked up for the first time it returns the channel that is closed after that.
+func (g *gateway) addresses(dst []*endpoint, now time.Time) ([]*endpoint, <-chan struct{}, error) {
+	addrs, asking, err := g.endpoints.ready(dst, now)
+	if errors.Is(err, errNoPorts) && g.evict() {
+		return g.endpoints.ready(dst, now)
+	}
+	return addrs, asking, err
+}
+
+// unreachable says why a gateway has no address to try.
+func unreachable(err error) *ConnectError {
+	switch {
+	case errors.Is(err, errNoPorts):
+		return &ConnectError{Phase: PhasePick, Cause: CauseNone, Err: err}
+	case errors.Is(err, errNoSource):
+		return &ConnectError{Phase: PhaseDial, Cause: CauseRefused, Err: err}
+	default:
+		return &ConnectError{Phase: PhaseResolve, Cause: ioCause(err, CauseResolve), Err: err}
+	}
+}
+
+// dial opens a connection to the gateway, TLS included, within the dial timeout. It
+// counts among the local ports in use until it is closed.
 func (g *gateway) dial(ctx context.Context) (net.Conn, *ConnectError) {
 	ctx, cancel := context.WithTimeout(ctx, g.timeout)
 	defer cancel()
-	fail := func(phase Phase, err error, otherwise Cause) *ConnectError {
-		return &ConnectError{Gateway: g.Name, Phase: phase, Cause: netCause(ctx, err, otherwise), Err: err}
+	conn, lane, failure := g.reach(ctx)
+	if failure != nil {
+		return nil, failure
 	}
-	addrs, err := g.endpoints.get(ctx)
-	if err != nil {
-		return nil, fail(PhaseResolve, err, CauseResolve)
+	return g.secure(ctx, &laneConn{TCPConn: conn, release: sync.OnceFunc(lane.release)})
+}
+
+// dialHeld is dial for a tunnel: its connection is the bare one, and held is what
+// counts it. After a failure, too, held is to be released.
+func (g *gateway) dialHeld(ctx context.Context, held *Held) (net.Conn, *ConnectError) {
+	ctx, cancel := context.WithTimeout(ctx, g.timeout)
+	defer cancel()
+	conn, lane, failure := g.reach(ctx)
+	if failure != nil {
+		return nil, failure
 	}
-	conn, err := g.dialAny(ctx, addrs[:min(len(addrs), maxDialAddrs)])
-	if err != nil {
-		return nil, fail(PhaseDial, err, CauseRefused)
-	}
+	held.lane = lane
+	return g.secure(ctx, conn)
+}
+
+// laneConn holds its lane until it is closed.
+type laneConn struct {
+	*net.TCPConn
+	release func()
+}
+
+// Close closes the connection and gives the lane back.
+func (c *laneConn) Close() error {
+	defer c.release()
+	return c.TCPConn.Close()
+}
+
+// secure adds TLS where the gateway has it. It closes conn when it fails.
+func (g *gateway) secure(ctx context.Context, conn net.Conn) (net.Conn, *ConnectError) {
 	if g.tls == nil {
 		return conn, nil
 	}
 	secured := tls.Client(conn, g.tls)
 	if err := secured.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
-		return nil, fail(PhaseTLS, err, CauseTLS)
+		return nil, &ConnectError{Gateway: g.Name, Phase: PhaseTLS, Cause: netCause(ctx, err, CauseTLS), Err: err}
 	}
 	return secured, nil
 }
 
-// dialAny tries the addresses in turn, each with its share of the time that is left.
-func (g *gateway) dialAny(ctx context.Context, addrs []netip.AddrPort) (net.Conn, error) {
-	var errs []error
-	for i, addr := range addrs {
-		deadline, _ := ctx.Deadline()
-		share := time.Until(deadline) / time.Duration(len(addrs)-i)
-		one, cancel := context.WithTimeout(ctx, share)
-		conn, err := g.dialer.DialContext(one, "tcp", addr.String())
-		cancel()
-		if err == nil || !errors.Is(ctx.Err(), context.Canceled) {
-			g.endpoints.report(addr.Addr(), err == nil)
+// reach makes a TCP connection to one of the gateway's addresses until ctx ends. The
+// caller owns the lane, too.
+func (g *gateway) reach(ctx context.Context) (*net.TCPConn, *lane, *ConnectError) {
+	fail := func(failure *ConnectError) (*net.TCPConn, *lane, *ConnectError) {
+		failure.Gateway = g.Name
+		if errors.Is(ctx.Err(), context.Canceled) {
+			failure.Cause = CauseCanceled
 		}
+		return nil, nil, failure
+	}
+	var w way
+	addrs, err := g.await(ctx, w.buf[:0])
+	if err != nil {
+		return fail(unreachable(err))
+	}
+	deadline, _ := ctx.Deadline()
+	w.start(addrs, deadline)
+	for {
+		d, ok := w.next(time.Now())
+		if !ok {
+			return fail(w.failure(false))
+		}
+		conn, err := g.dialOne(ctx, d)
 		if err == nil {
-			return conn, nil
+			w.reached(time.Now())
+			return conn, w.lane, nil
 		}
-		errs = append(errs, err)
-		if ctx.Err() != nil {
-			break
+		canceled := errors.Is(ctx.Err(), context.Canceled)
+		w.missed(err, !canceled, time.Now())
+		if canceled {
+			return fail(w.failure(true))
 		}
 	}
-	return nil, errors.Join(errs...)
+}
+
+// await waits for addresses where there are none yet.
+func (g *gateway) await(ctx context.Context, dst []*endpoint) ([]*endpoint, error) {
+	for {
+		addrs, asking, err := g.addresses(dst, time.Now())
+		if asking == nil {
+			return addrs, err
+		}
+		select {
+		case <-asking:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// dialOne makes the connection that d describes.
+func (g *gateway) dialOne(ctx context.Context, d Dial) (*net.TCPConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.Timeout)
+	defer cancel()
+	dialer := g.dialer
+	if d.Source.IsValid() { // a zero local address would bind, too, and hold the port for every peer
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(d.Source, 0))
+	}
+	if d.Source.IsValid() || d.Ports[1] != 0 {
+		dialer.ControlContext = outgoing(d)
+	}
+	conn, err := dialer.DialContext(ctx, "tcp", d.Addr.String())
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.TCPConn), nil
 }
 
 // dialTarget is the direct:// way: no gateway, the target itself.

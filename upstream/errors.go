@@ -95,9 +95,17 @@ func (e *ConnectError) down() bool {
 // netCause sorts an I/O error. The caller's context decides between a customer
 // that left and a deadline that passed.
 func netCause(ctx context.Context, err error, otherwise Cause) Cause {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return CauseCanceled
+	}
+	return ioCause(err, otherwise)
+}
+
+// ioCause sorts an I/O error by itself.
+func ioCause(err error, otherwise Cause) Cause {
 	var ne net.Error
 	switch {
-	case errors.Is(ctx.Err(), context.Canceled):
+	case errors.Is(err, context.Canceled):
 		return CauseCanceled
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded),
 		errors.As(err, &ne) && ne.Timeout():

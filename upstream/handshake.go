@@ -16,6 +16,7 @@ const maxReplyHead = 16 << 10
 
 var (
 	errMalformedReply = errors.New("the answer is not HTTP/1")
+	errSwitches       = errors.New("switches protocols unasked")
 	errReplyTooLong   = errors.New("the answer's head is longer than 16 KB")
 )
 
@@ -25,23 +26,66 @@ type replyHead struct {
 	body   bool // Transfer-Encoding, or a Content-Length that is not 0
 }
 
-// parseReply reads one head from the start of b. It returns the head's size with
-// the empty line, 0 while the head is incomplete. Line ends may be bare LF
-// (RFC 9112 §2.2). A field that could announce a body counts as one even when it
-// is spelled badly: in doubt the tunnel is not opened.
-func parseReply(b []byte) (replyHead, int, error) {
-	size := headSize(b)
-	if size == 0 {
-		// A server that does not speak HTTP is known by its first bytes.
-		if n := min(len(b), 7); string(b[:n]) != "HTTP/1."[:n] {
-			return replyHead{}, 0, errMalformedReply
-		}
-		return replyHead{}, 0, nil
+// replyScan looks through an answer that comes in pieces. It never looks at a line
+// twice, so that a gateway cannot make it expensive by sending little at a time.
+type replyScan struct {
+	start int // of the head under way; 1xx heads stand before it
+	from  int // where, after start, to look for its end
+}
+
+// look looks at all that came so far. n > 0: the tunnel is open and b[n:] is the
+// target's; (0, nil): more is needed. Any 2xx opens the tunnel (RFC 9110 §9.3.6), 1xx
+// heads are skipped, and a 2xx that announces a body is refused: the gateway's words
+// would become the tunnel's first bytes.
+func (r *replyScan) look(b []byte) (n int, failure *ConnectError) {
+	fail := func(cause Cause, status int, err error) (int, *ConnectError) {
+		return 0, &ConnectError{Phase: PhaseConnect, Cause: cause, Status: status, Err: err}
 	}
-	line, rest, _ := bytes.Cut(b[:size], []byte("\n"))
+	for {
+		rest := b[r.start:]
+		size, from := headSize(rest, r.from)
+		r.from = from
+		switch {
+		case size == 0 && !startsHTTP(rest):
+			return fail(CauseMalformed, 0, errMalformedReply)
+		case size == 0 && len(b) >= maxReplyHead, r.start+size > maxReplyHead:
+			return fail(CauseMalformed, 0, errReplyTooLong)
+		case size == 0:
+			return 0, nil
+		}
+		head, ok := parseHead(rest[:size])
+		r.start += size
+		switch {
+		case !ok:
+			return fail(CauseMalformed, 0, errMalformedReply)
+		case head.status == 101:
+			return fail(CauseMalformed, head.status, errSwitches)
+		case head.status < 200:
+			continue
+		case head.status > 299:
+			return fail(statusCause(head.status), head.status, nil)
+		case head.body:
+			return fail(CauseBody, head.status, nil)
+		}
+		return r.start, nil
+	}
+}
+
+// startsHTTP reports whether b may be the beginning of an answer: a server that does
+// not speak HTTP is known by its first bytes.
+func startsHTTP(b []byte) bool {
+	n := min(len(b), 7)
+	return string(b[:n]) == "HTTP/1."[:n]
+}
+
+// parseHead reads one head with its empty line. Line ends may be bare LF (RFC 9112
+// §2.2). A field that could announce a body counts as one even when it is spelled
+// badly: in doubt the tunnel is not opened.
+func parseHead(b []byte) (replyHead, bool) {
+	line, rest, _ := bytes.Cut(b, []byte("\n"))
 	status, ok := parseStatusLine(bytes.TrimSuffix(line, []byte("\r")))
 	if !ok {
-		return replyHead{}, 0, errMalformedReply
+		return replyHead{}, false
 	}
 	h := replyHead{status: status}
 	for len(rest) > 0 {
@@ -56,22 +100,25 @@ func parseReply(b []byte) (replyHead, int, error) {
 			h.body = h.body || err != nil || n > 0
 		}
 	}
-	return h, size, nil
+	return h, true
 }
 
-// headSize finds the end of a head: the first empty line.
-func headSize(b []byte) int {
-	for at := 0; ; {
+// headSize finds the end of a head, the first empty line, at or after from. While
+// there is none, resume is where to go on when more bytes have come.
+func headSize(b []byte, from int) (size, resume int) {
+	for at := from; ; {
 		i := bytes.IndexByte(b[at:], '\n')
 		if i < 0 {
-			return 0
+			return 0, len(b)
 		}
 		at += i + 1
 		switch {
 		case at < len(b) && b[at] == '\n':
-			return at + 1
+			return at + 1, 0
 		case at+1 < len(b) && b[at] == '\r' && b[at+1] == '\n':
-			return at + 2
+			return at + 2, 0
+		case at == len(b), at+1 == len(b) && b[at] == '\r':
+			return 0, at - 1 // what follows decides
 		}
 	}
 }
@@ -101,9 +148,7 @@ var replyBuffers = sync.Pool{New: func() any { return new([maxReplyHead]byte) }}
 
 // openTunnel asks for a tunnel to target over conn and returns the bytes that the
 // gateway sent after its head (the target's first words; the caller owns them).
-// Any 2xx opens the tunnel (RFC 9110 §9.3.6), 1xx heads are skipped, and a 2xx
-// that announces a body is refused: the gateway's words would become the tunnel's
-// first bytes. The request carries Host and Proxy-Authorization and nothing else.
+// The request carries Host and Proxy-Authorization and nothing else.
 // ctx's end and the deadline interrupt it; on return no deadline is set.
 func openTunnel(ctx context.Context, conn net.Conn, target, authorization string) ([]byte, *ConnectError) {
 	if deadline, ok := ctx.Deadline(); ok {
@@ -120,16 +165,7 @@ func openTunnel(ctx context.Context, conn net.Conn, target, authorization string
 }
 
 func exchangeConnect(ctx context.Context, conn net.Conn, target, authorization string) ([]byte, *ConnectError) {
-	request := make([]byte, 0, 256)
-	request = append(request, "CONNECT "...)
-	request = append(request, target...)
-	request = append(request, " HTTP/1.1\r\nHost: "...)
-	request = append(request, target...)
-	if authorization != "" {
-		request = append(request, "\r\nProxy-Authorization: "...)
-		request = append(request, authorization...)
-	}
-	request = append(request, "\r\n\r\n"...)
+	request := appendConnect(make([]byte, 0, 256), target, authorization)
 	if _, err := conn.Write(request); err != nil {
 		return nil, &ConnectError{Phase: PhaseConnect, Cause: netCause(ctx, err, CauseClosed), Err: err}
 	}
@@ -138,40 +174,36 @@ func exchangeConnect(ctx context.Context, conn net.Conn, target, authorization s
 	return readReply(ctx, conn, buf[:])
 }
 
+// appendConnect appends the whole request for a tunnel.
+func appendConnect(b []byte, target, authorization string) []byte {
+	b = append(b, "CONNECT "...)
+	b = append(b, target...)
+	b = append(b, " HTTP/1.1\r\nHost: "...)
+	b = append(b, target...)
+	if authorization != "" {
+		b = append(b, "\r\nProxy-Authorization: "...)
+		b = append(b, authorization...)
+	}
+	return append(b, "\r\n\r\n"...)
+}
+
 // readReply reads heads until one decides.
 func readReply(ctx context.Context, conn net.Conn, buf []byte) ([]byte, *ConnectError) {
-	fail := func(cause Cause, status int, err error) ([]byte, *ConnectError) {
-		return nil, &ConnectError{Phase: PhaseConnect, Cause: cause, Status: status, Err: err}
-	}
-	start, end := 0, 0
-	for {
-		head, size, err := parseReply(buf[start:end])
-		switch {
-		case err != nil:
-			return fail(CauseMalformed, 0, err)
-		case size == 0 && end == len(buf):
-			return fail(CauseMalformed, 0, errReplyTooLong)
-		case size == 0:
-			n, err := conn.Read(buf[end:])
-			if end += n; err != nil && n == 0 {
-				if errors.Is(err, io.EOF) && end > 0 {
-					err = io.ErrUnexpectedEOF
-				}
-				return fail(netCause(ctx, err, CauseClosed), 0, err)
+	var scan replyScan
+	for end := 0; ; {
+		n, err := conn.Read(buf[end:])
+		if end += n; err != nil && n == 0 {
+			if errors.Is(err, io.EOF) && end > 0 {
+				err = io.ErrUnexpectedEOF
 			}
-			continue
+			return nil, &ConnectError{Phase: PhaseConnect, Cause: netCause(ctx, err, CauseClosed), Err: err}
 		}
-		start += size
+		start, failure := scan.look(buf[:end])
 		switch {
-		case head.status == 101:
-			return fail(CauseMalformed, head.status, errors.New("switches protocols unasked"))
-		case head.status < 200:
-			continue
-		case head.status > 299:
-			return fail(statusCause(head.status), head.status, nil)
-		case head.body:
-			return fail(CauseBody, head.status, nil)
+		case failure != nil:
+			return nil, failure
+		case start > 0:
+			return bytes.Clone(buf[start:end]), nil
 		}
-		return bytes.Clone(buf[start:end]), nil
 	}
 }

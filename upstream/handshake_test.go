@@ -70,6 +70,19 @@ func TestParseReply(t *testing.T) {
 	}
 }
 
+// parseReply reads one head from the start of b: its size, 0 while it is incomplete.
+func parseReply(b []byte) (replyHead, int, error) {
+	size, _ := headSize(b, 0)
+	if size == 0 && startsHTTP(b) {
+		return replyHead{}, 0, nil
+	}
+	head, ok := parseHead(b[:size])
+	if !ok {
+		return replyHead{}, 0, errMalformedReply
+	}
+	return head, size, nil
+}
+
 // script is a gateway that has said all of reply; it may end.
 type script struct {
 	net.Conn
@@ -193,6 +206,20 @@ func FuzzParseReply(f *testing.F) {
 			if err == nil && n == 0 && size > 0 && cut >= size {
 				t.Fatalf("cut at %d of %d: incomplete", cut, size)
 			}
+		}
+		// Looked at in pieces, an answer means what it means at once.
+		var whole, pieces replyScan
+		n, failure := whole.look(in)
+		for end := range len(in) + 1 {
+			got, why := pieces.look(in[:end])
+			if got == 0 && why == nil && end < len(in) {
+				continue
+			}
+			// The pieces may decide before the whole is there, but not otherwise.
+			if got != n || (why == nil) != (failure == nil) || why != nil && failure != nil && why.Cause != failure.Cause {
+				t.Fatalf("at %d of %d: %d, %v; whole: %d, %v", end, len(in), got, why, n, failure)
+			}
+			return
 		}
 	})
 }

@@ -12,6 +12,7 @@ type metrics struct {
 	failures *prometheus.CounterVec
 	up       *prometheus.Desc
 	conns    *prometheus.Desc
+	ports    *prometheus.Desc
 }
 
 func newMetrics() *metrics {
@@ -29,11 +30,11 @@ func newMetrics() *metrics {
 			"1 unless the upstream could not be reached a moment ago.", []string{"upstream"}, nil),
 		conns: prometheus.NewDesc("maskrelay_upstream_connections",
 			"Connections to the upstream.", []string{"upstream"}, nil),
+		ports: prometheus.NewDesc("maskrelay_upstream_ports_free",
+			"Connections that the local ports still allow, over all addresses of the upstream and all source addresses. "+
+				"Ports in TIME_WAIT or in use by other programs count as free; upstreams with an address in common share its ports.",
+			[]string{"upstream"}, nil),
 	}
-}
-
-func (m *metrics) connected(gateway string, d time.Duration) {
-	m.seconds.WithLabelValues(gateway).Observe(d.Seconds())
 }
 
 // failed counts an attempt. A customer that left is no failure of the gateway's.
@@ -49,6 +50,7 @@ func (p *Pool) Describe(ch chan<- *prometheus.Desc) {
 	p.metrics.failures.Describe(ch)
 	ch <- p.metrics.up
 	ch <- p.metrics.conns
+	ch <- p.metrics.ports
 }
 
 // Collect implements prometheus.Collector.
@@ -63,5 +65,8 @@ func (p *Pool) Collect(ch chan<- prometheus.Metric) {
 		}
 		ch <- prometheus.MustNewConstMetric(p.metrics.up, prometheus.GaugeValue, up, g.Name)
 		ch <- prometheus.MustNewConstMetric(p.metrics.conns, prometheus.GaugeValue, float64(g.conns.Load()), g.Name)
+		if free, known := g.portsFree(); known {
+			ch <- prometheus.MustNewConstMetric(p.metrics.ports, prometheus.GaugeValue, float64(free), g.Name)
+		}
 	}
 }

@@ -7,15 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
-)
-
-// Balances.
-const (
-	RoundRobin = "round_robin" // by weight, smoothly
-	LeastConn  = "least_conn"  // fewest open connections for its weight
 )
 
 // probeInterval is how often a gateway that is down is tried by the pool itself.
@@ -31,6 +24,16 @@ type Options struct {
 	CheckAddr func(netip.Addr) error
 	// Lookup resolves gateways' names. nil = the system's resolver.
 	Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	// Sources are the local addresses that connections to gateways leave from, the one
+	// with the fewest of them first; nil = the kernel chooses. A gateway address without
+	// a source of its family is not used. Not for direct://.
+	Sources []netip.Addr
+	// Ports is the kernel's range of local ports, low and high, both included
+	// (net.ipv4.ip_local_port_range), and PortsReserved how many of them are set aside.
+	// With it, gateways are full before their ports run out, and ports are chosen from
+	// small windows when many are in use. 0, 0 = not known: neither of these.
+	Ports         [2]int
+	PortsReserved int
 	// GatewayMade reports whether a gateway made a plain response itself. nil = never.
 	GatewayMade GatewayMade
 }
@@ -41,6 +44,7 @@ type Pool struct {
 	options  Options
 	gateways []*gateway
 	metrics  *metrics
+	ports    *localPorts
 
 	mu   sync.Mutex // guards the weights and next
 	next int
@@ -60,19 +64,40 @@ func NewPool(o Options) (*Pool, error) {
 	if o.DialTimeout <= 0 || o.ConnectTimeout <= 0 {
 		return nil, errors.New("upstream: a timeout is not positive")
 	}
-	p := &Pool{options: o, metrics: newMetrics()}
+	ports, err := newLocalPorts(o)
+	if err != nil {
+		return nil, err
+	}
+	p := &Pool{options: o, metrics: newMetrics(), ports: ports}
 	names := make(map[string]bool, len(o.Gateways))
 	for _, g := range o.Gateways {
 		if names[g.Name] {
 			return nil, fmt.Errorf("upstream: two gateways are called %q; give them names", g.Name)
 		}
-		if g.Scheme == SchemeDirect && len(o.Gateways) > 1 {
-			return nil, errors.New("upstream: direct:// cannot be one of several gateways")
+		if err := checkGateway(g, o, ports); err != nil {
+			return nil, err
 		}
 		names[g.Name] = true
-		p.gateways = append(p.gateways, newGateway(g, o))
+		p.gateways = append(p.gateways, p.newGateway(g))
 	}
 	return p, nil
+}
+
+// checkGateway finds what does not go together with the other options.
+func checkGateway(g Gateway, o Options, ports *localPorts) error {
+	if g.Scheme == SchemeDirect {
+		switch {
+		case len(o.Gateways) > 1:
+			return errors.New("upstream: direct:// cannot be one of several gateways")
+		case len(o.Sources) > 0:
+			return errors.New("upstream: source addresses are for connections to gateways, and direct:// is none")
+		}
+		return nil
+	}
+	if addr, err := netip.ParseAddr(g.Host); err == nil && !ports.reaches(addr.Unmap()) {
+		return fmt.Errorf("upstream: %s: %w", g.Name, errNoSource)
+	}
+	return nil
 }
 
 // Request is what a tunnel needs from the vendor's side.
@@ -95,23 +120,9 @@ type Conn struct {
 // fails, until one answers, all were tried, or DialTimeout plus ConnectTimeout have
 // passed. The error is a *ConnectError, the last gateway's.
 func (p *Pool) Connect(ctx context.Context, r Request) (*Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.options.DialTimeout+p.options.ConnectTimeout)
-	defer cancel()
-	var conn *Conn
-	err := p.try(ctx, func(g *gateway) *ConnectError {
-		if !g.tryAcquire() {
-			return fullError()
-		}
-		var failure *ConnectError
-		if conn, failure = p.connectThrough(ctx, g, r); failure != nil {
-			g.release()
-		}
-		return failure
-	})
-	if err != nil {
-		return nil, err
-	}
-	return conn, nil
+	var s Setup
+	s.Start(p, r)
+	return s.Resume(ctx)
 }
 
 // fullError says that a gateway has no connection left; another one may have.
@@ -120,125 +131,47 @@ func fullError() *ConnectError { return &ConnectError{Phase: PhasePick, Cause: C
 // try runs f with gateways, each at most once, until one serves, none is left, or
 // the time for a set-up is over.
 func (p *Pool) try(ctx context.Context, f func(*gateway) *ConnectError) error {
-	var last *ConnectError
-	tried := make([]*gateway, 0, 4)
-	budget := time.Now().Add(p.options.DialTimeout + p.options.ConnectTimeout)
-	for {
-		g := p.pick(tried)
-		if g == nil {
-			return last
-		}
-		tried = append(tried, g)
-		failure := f(g)
-		if failure == nil {
-			g.report(nil)
-			return nil
-		}
-		if failure.Gateway == "" {
-			failure.Gateway = g.Name
-		}
-		if failure.Phase != PhasePick {
-			g.report(failure)
-			p.metrics.failed(failure)
-		}
-		// A gateway that was full says less than one that failed.
-		if last == nil || failure.Phase != PhasePick {
-			last = failure
-		}
-		if !failure.retryable() || ctx.Err() != nil || time.Now().After(budget) {
-			return last
-		}
-	}
+	var a attempts
+	a.start(p, time.Now())
+	return a.run(ctx, f)
 }
 
+// connectThrough opens a tunnel through g, blocking.
 func (p *Pool) connectThrough(ctx context.Context, g *gateway, r Request) (*Conn, *ConnectError) {
+	if !g.tryAcquire() {
+		return nil, fullError()
+	}
+	held := Held{g: g}
 	start := time.Now()
-	release := sync.OnceFunc(g.release)
+	conn, failure := p.open(ctx, &held, r)
+	if failure != nil {
+		held.Release()
+		return nil, failure
+	}
+	g.opened.Observe(time.Since(start).Seconds())
+	conn.Gateway, conn.Release = g.Name, sync.OnceFunc(held.Release)
+	return conn, nil
+}
+
+// open dials and shakes hands; held learns the lane.
+func (p *Pool) open(ctx context.Context, held *Held, r Request) (*Conn, *ConnectError) {
+	g := held.g
 	if g.Scheme == SchemeDirect {
 		conn, failure := g.dialTarget(ctx, r.Target)
-		if failure != nil {
-			return nil, failure
-		}
-		p.metrics.connected(g.Name, time.Since(start))
-		return &Conn{Conn: conn, Gateway: g.Name, Release: release}, nil
+		return &Conn{Conn: conn}, failure
 	}
-	conn, failure := g.dial(ctx)
+	conn, failure := g.dialHeld(ctx, held)
 	if failure != nil {
 		return nil, failure
 	}
 	reply, cancel := context.WithTimeout(ctx, p.options.ConnectTimeout)
 	defer cancel()
-	early, failure := openTunnel(reply, conn, r.Target, cmp.Or(r.Authorization, g.authorization()))
+	early, failure := openTunnel(reply, conn, r.Target, cmp.Or(r.Authorization, g.login))
 	if failure != nil {
 		_ = conn.Close()
 		return nil, failure
 	}
-	p.metrics.connected(g.Name, time.Since(start))
-	return &Conn{Conn: conn, Early: early, Gateway: g.Name, Release: release}, nil
-}
-
-// pick chooses a gateway that was not tried yet. Those that are down come last, so
-// that a pool whose gateways all failed a moment ago still tries. nil = none left.
-func (p *Pool) pick(tried []*gateway) *gateway {
-	now := time.Now()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, down := range [2]bool{false, true} {
-		g := p.chooseLocked(func(g *gateway) bool {
-			return g.isDown(now) == down && !slices.Contains(tried, g)
-		})
-		if g != nil {
-			return g
-		}
-	}
-	return nil
-}
-
-func (p *Pool) chooseLocked(usable func(*gateway) bool) *gateway {
-	if p.options.Balance == LeastConn {
-		return p.leastConnLocked(usable)
-	}
-	return p.roundRobinLocked(usable)
-}
-
-// roundRobinLocked is smooth weighted round robin, as nginx does it: every usable
-// gateway gains its weight, the richest is chosen and pays the sum.
-func (p *Pool) roundRobinLocked(usable func(*gateway) bool) *gateway {
-	var best *gateway
-	total := 0
-	for _, g := range p.gateways {
-		if !usable(g) {
-			continue
-		}
-		g.weight += g.Weight
-		total += g.Weight
-		if best == nil || g.weight > best.weight {
-			best = g
-		}
-	}
-	if best != nil {
-		best.weight -= total
-	}
-	return best
-}
-
-// leastConnLocked compares connections per weight; ties go round.
-func (p *Pool) leastConnLocked(usable func(*gateway) bool) *gateway {
-	var best *gateway
-	var bestConns int64
-	p.next++
-	for i := range p.gateways {
-		g := p.gateways[(p.next+i)%len(p.gateways)]
-		if !usable(g) {
-			continue
-		}
-		// g.conns/g.Weight < best.conns/best.Weight without division
-		conns := g.conns.Load()
-		if best == nil || conns*int64(best.Weight) < bestConns*int64(g.Weight) {
-			best, bestConns = g, conns
-		}
-	}
-	return best
+	return &Conn{Conn: conn, Early: early}, nil
 }
 
 // Usable reports whether any gateway is up.

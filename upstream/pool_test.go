@@ -365,7 +365,7 @@ func TestBalance(t *testing.T) {
 	picks := func(p *Pool, n int, hold bool) string {
 		var b strings.Builder
 		for range n {
-			g := p.pick(nil)
+			g := p.pick(new(gatewaySet), time.Now())
 			b.WriteString(g.Name)
 			if hold {
 				g.tryAcquire()
@@ -442,6 +442,21 @@ func TestNewPoolErrors(t *testing.T) {
 		"direct and others": func(o *Options) { o.Gateways = append([]Gateway{g}, gatewayOf(t, "", Direct)) },
 		"balance":           func(o *Options) { o.Balance = "best" },
 		"timeout":           func(o *Options) { o.DialTimeout = 0 },
+		"no range":          func(o *Options) { o.Ports = [2]int{2000, 1000} },
+		"half a range":      func(o *Options) { o.Ports = [2]int{0, 1000} },
+		"beyond ports":      func(o *Options) { o.Ports = [2]int{1024, 65536} },
+		"all reserved":      func(o *Options) { o.Ports, o.PortsReserved = [2]int{1000, 1009}, 10 },
+		"negative reserve":  func(o *Options) { o.Ports, o.PortsReserved = [2]int{1000, 1009}, -1 },
+		"source twice":      func(o *Options) { o.Sources = addrs("127.0.0.2", "::ffff:127.0.0.2") },
+		"no address":        func(o *Options) { o.Sources = []netip.Addr{{}} },
+		"any address":       func(o *Options) { o.Sources = addrs("::") },
+		"multicast":         func(o *Options) { o.Sources = addrs("224.0.0.1") },
+		"zone":              func(o *Options) { o.Sources = addrs("fe80::1%eth0") },
+		"too many sources":  func(o *Options) { o.Sources = make([]netip.Addr, maxSources+1) },
+		"source of direct":  func(o *Options) { o.Gateways, o.Sources = []Gateway{gatewayOf(t, "", Direct)}, addrs("127.0.0.2") },
+		"no such family": func(o *Options) {
+			o.Gateways, o.Sources = []Gateway{gatewayOf(t, "", "http://[::1]:1")}, addrs("127.0.0.2")
+		},
 	}
 	for name, spoil := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -1,0 +1,268 @@
+package upstream
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+)
+
+// ErrBlocks says that a set-up cannot go on in steps: the next gateway's name is not
+// resolved yet, or the gateway needs TLS or is direct://. Resume can go on.
+var ErrBlocks = errors.New("upstream: the set-up would block")
+
+// errNotDialled is what a Setup that was not started, or has succeeded, fails with.
+var errNotDialled = errors.New("upstream: no connection is being set up")
+
+// Setup opens one tunnel step by step without ever blocking: it decides, and its
+// caller does the I/O. Next says what to dial and what to write there, Failed takes
+// back what went wrong, Reply reads the gateway's answer and Opened ends it:
+//
+//	d, err := s.Next()
+//	connect to d.Addr; on an error: s.Failed(true, err), and Next again
+//	write d.Request and read into b; on an error: s.Failed(false, err), and Next again
+//	n, err := s.Reply(b); on an error: close, and Next again; n > 0: open
+//	held := s.Opened(); and held.Release() after the tunnel
+//
+// Which gateways and addresses are tried, for how long, and what is learned and
+// counted is what Pool.Connect does. A set-up that is given up ends with
+// Failed(…, context.Canceled) or with Reset; otherwise it goes on holding a gateway.
+// The zero value is ready for Start. Not safe for concurrent use; meant to be reused.
+type Setup struct {
+	attempts attempts
+	request  Request
+
+	g         *gateway // of which a connection is held; nil = none
+	way       way
+	began     time.Time // with g
+	connected bool      // the connection to way's address stands
+	reply     replyScan
+	head      []byte
+}
+
+// Dial is one step of a Setup: connect to Addr and write Request.
+type Dial struct {
+	Addr netip.AddrPort
+	// Source is the address to bind to; invalid = any. Its port must be left to
+	// connect (IP_BIND_ADDRESS_NO_PORT), or each port serves one gateway only.
+	Source netip.Addr
+	// Ports is the window for the local port, low and high (IP_LOCAL_PORT_RANGE, high
+	// in the upper half); 0, 0 = the kernel's whole range. A kernel without windows
+	// may ignore it.
+	Ports [2]uint16
+	// Request is what to write once connected. Valid until the next call of a method.
+	Request []byte
+	// Timeout is how long to wait for the connection, ReplyTimeout from then until
+	// Reply succeeds.
+	Timeout, ReplyTimeout time.Duration
+	// Deadline is the end of the whole set-up; no wait may go past it.
+	Deadline time.Time
+}
+
+// Held is one of a gateway's connections. The zero value holds nothing. Its owner
+// calls Release exactly once, after the connection was closed.
+type Held struct {
+	g    *gateway
+	lane *lane
+}
+
+// Release gives the connection back.
+func (h Held) Release() {
+	if h.g != nil {
+		h.lane.release()
+		h.g.release()
+	}
+}
+
+// Gateway is the gateway's name, empty for the zero value.
+func (h Held) Gateway() string {
+	if h.g == nil {
+		return ""
+	}
+	return h.g.Name
+}
+
+// Start begins a set-up; its time runs from now. What an earlier use still held is released.
+func (s *Setup) Start(p *Pool, r Request) {
+	s.Reset()
+	s.attempts.start(p, time.Now())
+	s.request = r
+}
+
+// Reset releases what is held, reporting nothing, and forgets the request. It keeps
+// its memory for the next Start.
+func (s *Setup) Reset() {
+	if s.g != nil {
+		s.giveBack()
+	}
+	s.attempts.tried.clear()
+	clear(s.head[:cap(s.head)]) // it held a login
+	*s = Setup{attempts: attempts{tried: s.attempts.tried}, head: s.head[:0]}
+}
+
+// Next chooses the next gateway and address. With ErrBlocks only Resume can go on;
+// nothing is held then. Any other error is the final *ConnectError, the last
+// gateway's; nothing is held, and Next goes on saying so.
+func (s *Setup) Next() (Dial, error) {
+	now := time.Now()
+	for {
+		if s.g == nil {
+			g := s.attempts.next(now)
+			if g == nil {
+				return Dial{}, s.attempts.err()
+			}
+			if !s.enter(g, now) {
+				s.attempts.waiting = g
+				return Dial{}, ErrBlocks
+			}
+			continue
+		}
+		d, ok := s.way.next(now)
+		if !ok {
+			s.fail(s.way.failure(false), now)
+			continue
+		}
+		s.connected, s.reply = false, replyScan{}
+		d.Request, d.Deadline = s.head, s.attempts.until
+		d.ReplyTimeout = min(s.attempts.pool.options.ConnectTimeout, d.Deadline.Sub(now))
+		return d, nil
+	}
+}
+
+// enter takes one of g's connections, or notes why there is none. It reports false
+// if g can only be entered by a caller that may block.
+func (s *Setup) enter(g *gateway, now time.Time) bool {
+	if g.tls != nil || g.endpoints == nil {
+		return false
+	}
+	addrs, asking, err := g.addresses(s.way.buf[:0], now)
+	if asking != nil {
+		return false
+	}
+	if !g.tryAcquire() {
+		s.attempts.failed(g, fullError(), now)
+		return true
+	}
+	s.g, s.began = g, now
+	if err != nil {
+		s.fail(unreachable(err), now)
+		return true
+	}
+	until := now.Add(g.timeout)
+	if s.attempts.until.Before(until) {
+		until = s.attempts.until
+	}
+	s.way.start(addrs, until)
+	s.head = appendConnect(s.head[:0], s.request.Target, cmp.Or(s.request.Authorization, g.login))
+	return true
+}
+
+// Failed reports that what the last Next said did not come off: before the connection
+// stood (connecting) or after. err is a syscall.Errno, io.EOF, io.ErrUnexpectedEOF,
+// os.ErrDeadlineExceeded, or context.Canceled if the customer left; the latter ends
+// the set-up. The connection is not the gateway's any more; the caller closes it.
+func (s *Setup) Failed(connecting bool, err error) {
+	if s.g == nil {
+		return
+	}
+	now := time.Now()
+	canceled := errors.Is(err, context.Canceled)
+	if !connecting {
+		s.stands(now)
+		s.fail(&ConnectError{Phase: PhaseConnect, Cause: ioCause(err, CauseClosed), Err: err}, now)
+		return
+	}
+	s.way.missed(dialError(s.way.addr(), err), !canceled, now)
+	if canceled || !s.way.more(now) {
+		s.fail(s.way.failure(canceled), now)
+	}
+}
+
+// dialError is err as a net.Dialer would have said it.
+func dialError(addr netip.AddrPort, err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		err = os.NewSyscallError("connect", errno)
+	}
+	return &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(addr), Err: err}
+}
+
+// Reply looks at all that the gateway has sent since the connection stood; b grows
+// from call to call, and 16 KB of it decide. With n > 0 the tunnel is open and b[n:]
+// is the target's. (0, nil): more is needed. The error is a *ConnectError: the gateway
+// refused or makes no sense; it was given back, the caller closes and calls Next.
+func (s *Setup) Reply(b []byte) (n int, err error) {
+	if s.g == nil {
+		return 0, errNotDialled
+	}
+	n, failure := s.reply.look(b)
+	if failure != nil {
+		now := time.Now()
+		s.stands(now)
+		s.fail(failure, now)
+		return 0, failure
+	}
+	return n, nil
+}
+
+// Opened ends a set-up after Reply said that the tunnel is open. The caller owns what
+// it returns and releases it after the tunnel's end.
+func (s *Setup) Opened() Held {
+	if s.g == nil {
+		return Held{}
+	}
+	now := time.Now()
+	s.stands(now)
+	s.g.report(nil)
+	s.g.opened.Observe(now.Sub(s.began).Seconds())
+	held := Held{g: s.g, lane: s.way.lane}
+	s.g, s.way.lane = nil, nil
+	s.attempts.over = true
+	return held
+}
+
+// Resume goes on with what Next left when it said ErrBlocks, and blocks until a tunnel
+// is open, no gateway is left, or the set-up's time or ctx is over; results are
+// Connect's. The gateways tried so far are not tried or counted again. With nothing to
+// go on with it fails as Next would.
+func (s *Setup) Resume(ctx context.Context) (*Conn, error) {
+	if s.g != nil {
+		s.giveBack()
+	}
+	ctx, cancel := context.WithDeadline(ctx, s.attempts.until)
+	defer cancel()
+	var conn *Conn
+	err := s.attempts.run(ctx, func(g *gateway) (failure *ConnectError) {
+		conn, failure = s.attempts.pool.connectThrough(ctx, g, s.request)
+		return failure
+	})
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+// stands notes once that the connection to the address was made.
+func (s *Setup) stands(now time.Time) {
+	if !s.connected {
+		s.connected = true
+		s.way.reached(now)
+	}
+}
+
+// fail ends the attempt through the gateway.
+func (s *Setup) fail(failure *ConnectError, now time.Time) {
+	g := s.g
+	s.giveBack()
+	s.attempts.failed(g, failure, now)
+}
+
+func (s *Setup) giveBack() {
+	s.way.drop()
+	s.g.release()
+	s.g = nil
+}
