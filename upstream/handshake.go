@@ -165,13 +165,18 @@ func openTunnel(ctx context.Context, conn net.Conn, target, authorization string
 }
 
 func exchangeConnect(ctx context.Context, conn net.Conn, target, authorization string) ([]byte, *ConnectError) {
-	request := appendConnect(make([]byte, 0, 256), target, authorization)
+	request := appendConnect(make([]byte, 0, connectSize(target, authorization)), target, authorization)
 	if _, err := conn.Write(request); err != nil {
 		return nil, &ConnectError{Phase: PhaseConnect, Cause: netCause(ctx, err, CauseClosed), Err: err}
 	}
 	buf := replyBuffers.Get().(*[maxReplyHead]byte)
 	defer replyBuffers.Put(buf)
 	return readReply(ctx, conn, buf[:])
+}
+
+// connectSize is the size of what appendConnect appends, or a little more.
+func connectSize(target, authorization string) int {
+	return len("CONNECT  HTTP/1.1\r\nHost: \r\nProxy-Authorization: \r\n\r\n") + 2*len(target) + len(authorization)
 }
 
 // appendConnect appends the whole request for a tunnel.

@@ -167,7 +167,7 @@ func (l *lane) rest(now time.Time) { l.restUntil.Store(now.Add(laneRest).UnixNan
 
 // window chooses the local ports for the next try after so many that found none:
 // random windows while more than a quarter of the range is in use, then all of it.
-func (l *lane) window(tries int) [2]uint16 {
+func (l *lane) window(tries uint8) [2]uint16 {
 	p := l.ports
 	size := p.high - p.low + 1
 	if !portWindows || p.capacity == 0 || size < 2*windowPorts || tries >= maxWindows || 4*l.inUse.Load() <= p.capacity {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -17,6 +18,9 @@ var ErrBlocks = errors.New("upstream: the set-up would block")
 
 // errNotDialled is what a Setup that was not started, or has succeeded, fails with.
 var errNotDialled = errors.New("upstream: no connection is being set up")
+
+// maxKeptHead is the largest request buffer that a Setup keeps for its next use.
+const maxKeptHead = 1 << 10
 
 // Setup opens one tunnel step by step without ever blocking: it decides, and its
 // caller does the I/O. Next says what to dial and what to write there, Failed takes
@@ -101,6 +105,9 @@ func (s *Setup) Reset() {
 	}
 	s.attempts.tried.clear()
 	clear(s.head[:cap(s.head)]) // it held a login
+	if cap(s.head) > maxKeptHead {
+		s.head = nil
+	}
 	*s = Setup{attempts: attempts{tried: s.attempts.tried}, head: s.head[:0]}
 }
 
@@ -157,7 +164,8 @@ func (s *Setup) enter(g *gateway, now time.Time) bool {
 		until = s.attempts.until
 	}
 	s.way.start(addrs, until)
-	s.head = appendConnect(s.head[:0], s.request.Target, cmp.Or(s.request.Authorization, g.login))
+	login := cmp.Or(s.request.Authorization, g.login)
+	s.head = appendConnect(slices.Grow(s.head[:0], connectSize(s.request.Target, login)), s.request.Target, login)
 	return true
 }
 

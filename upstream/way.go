@@ -19,29 +19,29 @@ const maxPortless = 4
 // none left. It decides and does no I/O; the blocking dialer and Setup both follow it.
 // It holds one lane while a connection is being tried. Not safe for concurrent use.
 type way struct {
-	addrs []*endpoint // from buf
 	buf   [maxDialAddrs]*endpoint
-	at    int // index of the address being tried
 	until time.Time
+	lane  *lane // of the try under way; nil = none
+	err   error // what went wrong so far
 
-	lane     *lane // of the try under way; nil = none
-	ports    [2]uint16
-	windows  int   // tries on this lane that found no port
-	portless int   // lanes that had no port left
-	failed   bool  // some address failed for another reason
-	err      error // what went wrong so far
+	// A set-up that waits for its gateway holds a way: small numbers are kept small.
+	ports    [2]uint16 // of the try under way
+	addrs    uint8     // how many of buf there are
+	at       uint8     // the address being tried
+	windows  uint8     // tries on this lane that found no port
+	portless uint8     // lanes that had no port left
+	failed   bool      // some address failed for another reason
 }
 
 // start begins a search through addrs, which must stand in w.buf.
 func (w *way) start(addrs []*endpoint, until time.Time) {
-	w.addrs, w.until, w.at = addrs, until, 0
-	w.lane, w.windows, w.portless, w.failed, w.err = nil, 0, 0, false, nil
+	*w = way{buf: w.buf, addrs: uint8(len(addrs)), until: until}
 }
 
 // next is what to try next; false if nothing is left.
 func (w *way) next(now time.Time) (Dial, bool) {
 	for ; w.more(now); w.at++ {
-		ep := w.addrs[w.at]
+		ep := w.buf[w.at]
 		if w.lane == nil {
 			w.lane, w.windows = ep.take(now), 0
 		}
@@ -49,7 +49,7 @@ func (w *way) next(now time.Time) (Dial, bool) {
 			continue
 		}
 		w.ports = w.lane.window(w.windows)
-		share := w.until.Sub(now) / time.Duration(len(w.addrs)-w.at)
+		share := w.until.Sub(now) / time.Duration(w.addrs-w.at)
 		return Dial{Addr: ep.addr, Source: w.lane.source, Ports: w.ports, Timeout: share}, true
 	}
 	w.drop() // time ran out between two windows
@@ -57,10 +57,10 @@ func (w *way) next(now time.Time) (Dial, bool) {
 }
 
 // more reports whether there is an address and time left.
-func (w *way) more(now time.Time) bool { return w.at < len(w.addrs) && now.Before(w.until) }
+func (w *way) more(now time.Time) bool { return w.at < w.addrs && now.Before(w.until) }
 
 // addr is the address being tried.
-func (w *way) addr() netip.AddrPort { return w.addrs[w.at].addr }
+func (w *way) addr() netip.AddrPort { return w.buf[w.at].addr }
 
 // missed notes that what next said failed. blame is false if the address is not to
 // blame, because the customer went away.
@@ -70,7 +70,7 @@ func (w *way) missed(err error, blame bool, now time.Time) {
 		return
 	}
 	if blame {
-		w.addrs[w.at].report(false, now)
+		w.buf[w.at].report(false, now)
 	}
 	w.drop()
 	w.failed = true
@@ -93,7 +93,7 @@ func (w *way) missedPort(err error, now time.Time) {
 }
 
 // reached notes that the connection stands.
-func (w *way) reached(now time.Time) { w.addrs[w.at].report(true, now) }
+func (w *way) reached(now time.Time) { w.buf[w.at].report(true, now) }
 
 // drop gives the lane back.
 func (w *way) drop() {
@@ -109,7 +109,7 @@ func (w *way) failure(canceled bool) *ConnectError {
 		return &ConnectError{Phase: PhaseDial, Cause: CauseCanceled, Err: w.err}
 	case w.failed:
 		return &ConnectError{Phase: PhaseDial, Cause: ioCause(w.err, CauseRefused), Err: w.err}
-	case w.at < len(w.addrs): // out of time
+	case w.at < w.addrs: // out of time
 		return &ConnectError{Phase: PhaseDial, Cause: CauseTimeout, Err: errors.Join(w.err, os.ErrDeadlineExceeded)}
 	default:
 		return &ConnectError{Phase: PhasePick, Cause: CauseNone, Err: errors.Join(errNoPorts, w.err)}
