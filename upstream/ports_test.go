@@ -113,6 +113,32 @@ func TestNoPortLeft(t *testing.T) {
 	}
 }
 
+// Time runs out between two windows: the lane is given back all the same.
+func TestNoPortLeftInTime(t *testing.T) {
+	if !portWindows {
+		t.Skip("this system has no windows of local ports")
+	}
+	p := literalPool(t, 1, Options{Ports: [2]int{10000, 10999}})
+	use(p, 500)
+	now := time.Now()
+	var w way
+	addrs, _, err := p.gateways[0].addresses(w.buf[:0], now)
+	must(t, err)
+	w.start(addrs, now.Add(time.Second))
+	if _, ok := w.next(now); !ok {
+		t.Fatal("nothing to try")
+	}
+	w.missed(syscall.EADDRNOTAVAIL, true, now)
+	if d, ok := w.next(now.Add(time.Second)); ok {
+		t.Errorf("after the end of its time: %+v", d)
+	}
+	if failure := w.failure(false); failure.Cause != CauseTimeout {
+		t.Errorf("failure %v", failure)
+	}
+	use(p, -500)
+	wantNothingHeld(t, p)
+}
+
 func TestLanesRestForAMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := literalPool(t, 2, Options{})

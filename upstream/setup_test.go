@@ -320,9 +320,13 @@ func TestSetupKeepsTheTellingError(t *testing.T) {
 
 func TestSetupSaysWhatBlocks(t *testing.T) {
 	hang := make(chan struct{})
-	lookup := func(context.Context, string, string) ([]netip.Addr, error) {
-		<-hang
-		return addrs("192.0.2.1"), nil
+	lookup := func(ctx context.Context, _, _ string) ([]netip.Addr, error) {
+		select {
+		case <-hang:
+			return addrs("192.0.2.1"), nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	tests := map[string]string{
 		"name":   "http://gw.example:1",
