@@ -18,6 +18,9 @@ type Account struct {
 	// ConnBurst is how many connections may be opened at once after a quiet
 	// time, 0 for the relay's default.
 	ConnBurst int
+	// Bandwidth is the cap on bytes per second, each way and over all of the
+	// customer's connections together, 0 for the relay's default.
+	Bandwidth int64
 	// Expires is the moment from which the account is no longer served; the
 	// zero time is never.
 	Expires time.Time
@@ -52,6 +55,6 @@ func (a *Account) AllowsFrom(addr netip.Addr) bool {
 // equal reports whether a and b are the same in every respect.
 func (a *Account) equal(b *Account) bool {
 	return a.Name == b.Name && a.MaxConns == b.MaxConns && a.ConnRate == b.ConnRate &&
-		a.ConnBurst == b.ConnBurst && a.Expires.Equal(b.Expires) && a.Disabled == b.Disabled &&
+		a.ConnBurst == b.ConnBurst && a.Bandwidth == b.Bandwidth && a.Expires.Equal(b.Expires) && a.Disabled == b.Disabled &&
 		slices.Equal(a.AllowFrom, b.AllowFrom) && a.password.equal(b.password)
 }

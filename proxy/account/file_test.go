@@ -14,11 +14,13 @@ const example = `accounts:
     max_conns: 2000
     conn_rate: 200.5
     conn_burst: 400
+    bandwidth: 10MB
     expires: 2026-12-31T00:00:00Z
     allow_from: [203.0.113.77/24, "2001:db8::1", ::ffff:198.51.100.0/120]
     disabled: false
   - name: bob
     password: 'pass: "word", #1'
+    bandwidth: 0
     disabled: true
 `
 
@@ -29,6 +31,7 @@ func TestParseFile(t *testing.T) {
 	}
 	alice := hashed("alice")
 	alice.MaxConns, alice.ConnRate, alice.ConnBurst = 2000, 200.5, 400
+	alice.Bandwidth = 10_000_000
 	alice.Expires = time.Date(2026, 12, 31, 0, 0, 0, 0, time.UTC)
 	for _, s := range []string{"203.0.113.0/24", "2001:db8::1/128", "198.51.100.0/24"} {
 		alice.AllowFrom = append(alice.AllowFrom, netip.MustParsePrefix(s))
@@ -61,7 +64,7 @@ func TestParseFileForms(t *testing.T) {
 		"comment on head":  strings.Replace(example, "accounts:", "accounts: # all", 1),
 		"quoted keys":      strings.ReplaceAll(example, "name:", `"name":`),
 		"block list":       strings.Replace(example, `[203.0.113.77/24, "2001:db8::1", ::ffff:198.51.100.0/120]`, "\n    - 203.0.113.0/24\n    - 2001:db8::1\n    - ::ffff:198.51.100.0/120", 1),
-		"flow": `accounts: [{name: alice, password: ` + cheapHash + `, max_conns: 2000, conn_rate: 200.5, conn_burst: 400,
+		"flow": `accounts: [{name: alice, password: ` + cheapHash + `, max_conns: 2000, conn_rate: 200.5, conn_burst: 400, bandwidth: 10000000,
   expires: 2026-12-31T00:00:00Z, allow_from: [203.0.113.0/24, "2001:db8::1", 198.51.100.0/24]}, {name: bob, password: "pass: \"word\", #1", disabled: true}]`,
 	}
 	for name, text := range forms {
@@ -145,7 +148,16 @@ func TestParseFileErrors(t *testing.T) {
 		{"conn_rate nan", with("conn_rate: .nan"), []string{"conn_rate: must be a number"}},
 		{"conn_rate large", with("conn_rate: 1e10"), []string{"conn_rate: must be a number"}},
 		{"conn_burst", with("conn_burst: many"), []string{"a.yaml:4:17: conn_burst: must be a whole number"}},
-		{"bandwidth", with("bandwidth: 10MB"), []string{"a.yaml:4:16: bandwidth: not in this version"}},
+		{"bandwidth bits", with("bandwidth: 10Mb"), []string{"a.yaml:4:16: bandwidth: is not a size; write 10MB"}},
+		{"bandwidth negative", with("bandwidth: -10MB"), []string{"bandwidth: is not a size"}},
+		{"bandwidth without a unit", with("bandwidth: 10"), []string{"bandwidth: is below 1KB a second, at which nothing useful passes; is the unit missing?"}},
+		{"bandwidth fraction", with("bandwidth: 1.5"), []string{"bandwidth: is below 1KB a second"}},
+		{"bandwidth hex", with("bandwidth: 0x100000"), []string{"bandwidth: is not a size"}},
+		{"bandwidth exponent", with("bandwidth: 1e6"), []string{"bandwidth: is not a size"}},
+		{"bandwidth infinite", with("bandwidth: .inf"), []string{"bandwidth: must be a size such as 10MB"}},
+		{"bandwidth huge", with("bandwidth: 2TB"), []string{"bandwidth: is above 1TB a second"}},
+		{"bandwidth null", with("bandwidth:"), []string{"bandwidth: has no value"}},
+		{"bandwidth list", with("bandwidth: [10MB]"), []string{"bandwidth: must be a size such as 10MB"}},
 		{"quota", with("quota: 50GB"), []string{"quota: not in this version"}},
 		{"pool", with("pool: oxy"), []string{"pool: not in this version"}},
 		{"expires", with("expires: soon"), []string{"a.yaml:4:14: expires: must be a time such as"}},

@@ -161,6 +161,7 @@ func TestReload(t *testing.T) {
 		{"caps", []string{alice}, []string{alice + ", max_conns: 5"}, Change{Modified: 1}},
 		{"rate", []string{alice}, []string{alice + ", conn_rate: 5"}, Change{Modified: 1}},
 		{"burst", []string{alice}, []string{alice + ", conn_burst: 5"}, Change{Modified: 1}},
+		{"bandwidth", []string{alice}, []string{alice + ", bandwidth: 10MB"}, Change{Modified: 1}},
 		{"networks", []string{alice}, []string{alice + ", allow_from: ['::/0']"}, Change{Modified: 1}},
 		{"disabled", []string{alice}, []string{alice + ", disabled: true"}, Change{Modified: 1, Ended: []string{"alice"}}},
 		{"enabled", []string{alice + ", disabled: true"}, []string{alice}, Change{Modified: 1}},

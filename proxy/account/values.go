@@ -74,6 +74,23 @@ func rateOf(n ast.Node) (float64, string) {
 	return 0, typeProblem(n, "must be a number from 0 to 1000000000")
 }
 
+func bandwidthOf(n ast.Node) (int64, string) {
+	var s string
+	switch n := n.(type) {
+	case *ast.StringNode:
+		s = n.Value
+	case *ast.IntegerNode, *ast.FloatNode:
+		s = n.GetToken().Value // as it stands in the file: 1e6 and 0x10 are no sizes
+	default:
+		return 0, typeProblem(n, "must be a size such as 10MB")
+	}
+	value, err := ParseBandwidth(s)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return value, ""
+}
+
 func timeOf(n ast.Node) (time.Time, string) {
 	if s, ok := n.(*ast.StringNode); ok {
 		t, err := time.Parse(time.RFC3339, s.Value)

@@ -248,6 +248,8 @@ func (w *walker) field(a *Account, key string, n ast.Node) {
 		a.ConnRate, text = rateOf(n)
 	case "conn_burst":
 		a.ConnBurst, text = wholeOf(n)
+	case "bandwidth":
+		a.Bandwidth, text = bandwidthOf(n)
 	case "expires":
 		a.Expires, text = timeOf(n)
 	case "allow_from":
