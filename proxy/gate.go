@@ -140,6 +140,18 @@ func (s *Server) capsOf(key string) limit.Caps {
 	return s.config.Defaults
 }
 
+// bandwidthOf is how many bytes per second the connections of a limiter's key may
+// move together, each way; 0 = no limit. It follows a reload at once: it looks the
+// account up every time, without a lock, so ask again for connections that live long.
+func (s *Server) bandwidthOf(key string) int64 {
+	if s.config.Accounts != nil {
+		if a, ok := s.config.Accounts.Lookup(key); ok && a.Bandwidth > 0 {
+			return a.Bandwidth
+		}
+	}
+	return s.config.Bandwidth
+}
+
 // acquire makes the connection hold a lease of its account and a slot of the
 // relay. A connection has one of each however many requests it carries; when
 // another account speaks on it, that one's replace them.
@@ -157,7 +169,7 @@ func (s *Server) acquire(ctx context.Context, x *exchange) Outcome {
 		x.err = err
 		return CapConns
 	}
-	slot, ok := s.slots.TryAcquire()
+	slot, ok := s.room()
 	if !ok && c.holding() {
 		// The slot is the connection's own already.
 		slot, ok = c.takeSlot(), true
@@ -172,6 +184,14 @@ func (s *Server) acquire(ctx context.Context, x *exchange) Outcome {
 		return AccountDisabled
 	}
 	return OK
+}
+
+// room takes a slot of the relay, if there is one and memory for what comes with it.
+func (s *Server) room() (*limit.Lease, bool) {
+	if s.config.Full != nil && s.config.Full() {
+		return nil, false
+	}
+	return s.slots.TryAcquire()
 }
 
 // heldBy reports whether the connection's lease is of key.

@@ -11,8 +11,9 @@ const (
 	replyTimeout  = 2 * time.Second // to write a reply outside a handler
 	lingerTimeout = time.Second     // to wait for its arrival
 	lingerBytes   = 64 << 10        // dropped meanwhile
-	spareConns    = 384             // connections beyond MaxConns: being accepted, being refused
-	maxRefusers   = 128             // connections refused at accept, at once
+	// defaultSpareConns are connections beyond MaxConns: being accepted, being refused. A third as many again are
+	// refused at accept, at once.
+	defaultSpareConns = 384
 )
 
 // listener accepts customers for net/http. It never reads from a connection.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"crypto/tls"
@@ -58,7 +59,16 @@ type Config struct {
 	Accounts *account.Store // AuthAccounts only
 	Defaults limit.Caps     // of accounts that name none
 	Limiter  limit.Limiter
-	MaxConns int // of this relay, at least 1
+	// Bandwidth is the default of accounts that name none, in bytes per second each way; 0 = no limit.
+	Bandwidth int64
+	MaxConns  int // of this relay, at least 1
+	// FilePairs is how many pairs of file descriptors there are for customers' connections and what Server.Spare
+	// lends; it bounds MaxConns. 0 = no bound.
+	FilePairs int
+	// SpareConns is how many connections beyond MaxConns are held while they say who they are. 0 = 384.
+	SpareConns int
+	// Full reports whether the host has no memory for another connection; it is asked for each. nil = never.
+	Full func() bool
 
 	Targets  *Targets
 	Policy   *masking.Policy
@@ -84,6 +94,7 @@ type Server struct {
 	metrics   *metrics
 	engine    *tunnel.Engine
 	slots     *limit.Slots
+	spare     *limit.Spare
 	transport *upstream.Transport
 	http      *http.Server
 	tls       *tls.Config
@@ -111,15 +122,25 @@ type Server struct {
 	looseConns *list.List
 }
 
+func (c *Config) validate() error {
+	switch {
+	case c.Auth == AuthAccounts && c.Accounts == nil:
+		return errors.New("proxy: no accounts")
+	case c.MaxConns < 1:
+		return errors.New("proxy: no room for a single connection")
+	case c.FilePairs < 0 || c.SpareConns < 0 || c.Bandwidth < 0:
+		return errors.New("proxy: a limit is below 0")
+	}
+	return nil
+}
+
 // New builds a Server; it binds and starts nothing but the tunnel engine's sweep,
 // which Run or Close ends. Errors are the configuration's.
 func New(c Config) (*Server, error) {
-	if c.Auth == AuthAccounts && c.Accounts == nil {
-		return nil, errors.New("proxy: no accounts")
+	if err := c.validate(); err != nil {
+		return nil, err
 	}
-	if c.MaxConns < 1 {
-		return nil, errors.New("proxy: no room for a single connection")
-	}
+	spare := cmp.Or(c.SpareConns, defaultSpareConns)
 	s := &Server{
 		config:     c,
 		log:        c.Log,
@@ -128,11 +149,12 @@ func New(c Config) (*Server, error) {
 		slots:      limit.NewSlots(c.MaxConns),
 		transport:  upstream.NewTransport(c.Upstream),
 		idPrefix:   strconv.FormatInt(time.Now().UnixMilli(), 36) + "-",
-		maxOpen:    c.MaxConns + spareConns,
-		refusers:   make(chan struct{}, maxRefusers),
+		refusers:   make(chan struct{}, max(spare/3, 1)),
 		conns:      make(map[*frontConn]*list.Element),
 		looseConns: list.New(),
 	}
+	s.spare = limit.NewSpare(s.slots, c.FilePairs)
+	s.maxOpen = s.slots.Max() + spare
 	s.refusedAccepts = s.metrics.dropped.WithLabelValues("refused")
 	s.evicted = s.metrics.dropped.WithLabelValues("evicted")
 	if len(c.TLSListen) > 0 {
@@ -287,6 +309,9 @@ func (s *Server) Close() {
 	s.serving.Wait()
 	s.transport.Close()
 }
+
+// Spare lends the pairs of file descriptors that no customer's connection needs now.
+func (s *Server) Spare() *limit.Spare { return s.spare }
 
 // Draining reports whether the server is on its way out.
 func (s *Server) Draining() bool { return s.draining.Load() }
