@@ -77,9 +77,9 @@ func runCheck(p process, asJSON bool, src hostSource) error {
 
 func newReport(cfg *Config, src hostSource) report {
 	host, err := capacity.ReadHost(src.root, src.rlimit)
-	addrs := cfg.GatewayAddresses()
-	r := report{Valid: true, Settings: cfg.Effective(), Limits: host.Limits(addrs), Warnings: cfg.Warnings()}
-	r.MaxConns, r.BoundBy = host.MaxConns(addrs)
+	shape := cfg.Shape()
+	r := report{Valid: true, Settings: cfg.Effective(), Limits: host.Limits(shape), Warnings: cfg.Warnings()}
+	r.MaxConns, r.BoundBy = host.MaxConns(shape)
 	for _, e := range flatten(err) {
 		r.Warnings = append(r.Warnings, oneLine(e))
 	}
@@ -90,7 +90,10 @@ func newReport(cfg *Config, src hostSource) report {
 			envPrefix, cfg.MaxConns, r.MaxConns, r.BoundBy))
 		fallthrough
 	default:
-		r.MaxConns, r.BoundBy = cfg.MaxConns, envPrefix+"MAX_CONNS"
+		r.MaxConns, r.BoundBy = boundedByFiles(cfg.MaxConns, host), capacity.FileDescriptors
+		if r.MaxConns == cfg.MaxConns {
+			r.BoundBy = envPrefix + "MAX_CONNS"
+		}
 	}
 	return r
 }

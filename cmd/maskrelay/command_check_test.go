@@ -12,7 +12,7 @@ import (
 	"maskrelay/proxy/capacity"
 )
 
-// smallHost allows 9744 tunnels by its files.
+// smallHost allows 9584 tunnels by its files.
 func smallHost() hostSource {
 	return hostSource{
 		root: fstest.MapFS{
@@ -48,12 +48,12 @@ func TestCheckText(t *testing.T) {
 		}
 	}
 	want := `LIMIT             TUNNELS         FROM
-file_descriptors  9744     binds  (20000 open files - 512 reserved) / 2 a tunnel
+file_descriptors  9584     binds  (20000 open files - 832 reserved) / 2 a tunnel
 ports             28232           28232 local ports (32768-60999) x 1 gateway address
 conntrack         -               connections are not tracked here
-memory            118825          70% of the 7957 MiB of the machine / 48 KiB a tunnel
+memory            178237          70% of the 7957 MiB of the machine / 32 KiB a tunnel
 
-This relay takes 9744 connections, bound by file_descriptors.
+This relay takes 9584 connections, bound by file_descriptors.
 `
 	if limits != want {
 		t.Errorf("got:\n%s\nwant:\n%s", limits, want)
@@ -65,13 +65,13 @@ func TestCheckJSON(t *testing.T) {
 	if err := json.Unmarshal([]byte(check(t, one("ADMIN_TOKEN", "short"), true, smallHost())), &got); err != nil {
 		t.Fatal(err)
 	}
-	if !got.Valid || got.MaxConns != 9744 || got.BoundBy != capacity.FileDescriptors || len(got.Limits) != 4 || len(got.Errors) != 0 {
+	if !got.Valid || got.MaxConns != 9584 || got.BoundBy != capacity.FileDescriptors || len(got.Limits) != 4 || len(got.Errors) != 0 {
 		t.Errorf("got %+v", got)
 	}
 	if !reflect.DeepEqual(got.Warnings, []string{"MASKRELAY_ADMIN_TOKEN: shorter than 16 bytes"}) {
 		t.Errorf("warnings %q", got.Warnings)
 	}
-	if len(got.Settings) != 33 {
+	if len(got.Settings) != 35 {
 		t.Errorf("%d settings", len(got.Settings))
 	}
 }
@@ -82,9 +82,9 @@ func TestCheckMaxConns(t *testing.T) {
 		want      []string
 	}{
 		{"below", "500", []string{"This relay takes 500 connections, bound by MASKRELAY_MAX_CONNS."}},
-		{"above", "50000", []string{
-			"This relay takes 50000 connections, bound by MASKRELAY_MAX_CONNS.",
-			"warning: MASKRELAY_MAX_CONNS: 50000 is more than the 9744 that this host allows, bound by file_descriptors"}},
+		{"above", "50000", []string{ // there is no way around file descriptors
+			"This relay takes 9584 connections, bound by file_descriptors.",
+			"warning: MASKRELAY_MAX_CONNS: 50000 is more than the 9584 that this host allows, bound by file_descriptors"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := check(t, one("MAX_CONNS", c.set), false, smallHost())
@@ -92,6 +92,34 @@ func TestCheckMaxConns(t *testing.T) {
 				t.Errorf("got:\n%s\nwant the end:\n%s", got, want)
 			}
 		})
+	}
+}
+
+// TestCheckMaxConnsAboveAGuess: only file descriptors overrule the operator; the other limits are reckoned.
+func TestCheckMaxConnsAboveAGuess(t *testing.T) {
+	src := smallHost()
+	src.rlimit = func() (uint64, uint64, error) { return 1 << 20, 1 << 20, nil }
+	got := check(t, one("MAX_CONNS", "50000"), false, src)
+	if !strings.Contains(got, "\nThis relay takes 50000 connections, bound by MASKRELAY_MAX_CONNS.\n") ||
+		!strings.Contains(got, "50000 is more than the 28232 that this host allows, bound by ports") {
+		t.Errorf("got:\n%s", got)
+	}
+}
+
+// TestCheckSources: every source address has the ports to each gateway address of its family to itself.
+func TestCheckSources(t *testing.T) {
+	needAddrs(t, "127.0.0.2", "::1")
+	got := check(t, map[string]string{
+		"SOURCE_ADDRS": "127.0.0.1,127.0.0.2,::1", "UPSTREAM": "-",
+		"UPSTREAMS_0_URL": "http://gw.vendor.example:7777", "UPSTREAMS_1_URL": "http://127.0.0.9:1", "UPSTREAMS_2_URL": "http://[::1]:1",
+	}, false, smallHost())
+	for _, line := range []string{
+		"ports             141160          28232 local ports (32768-60999) x 5 pairs of a source and a gateway address\n",
+		"MASKRELAY_SOURCE_ADDRS            127.0.0.1,127.0.0.2,::1\n",
+	} {
+		if !strings.Contains(got, line) {
+			t.Errorf("missing %q in:\n%s", line, got)
+		}
 	}
 }
 

@@ -24,9 +24,10 @@ type Config struct {
 	ProxyFrom   Prefixes  `env:"PROXY_PROTOCOL_FROM"` // load balancers that must send a PROXY header; empty = nobody may
 	Admin       AdminConfig
 	Auth        AuthConfig
-	Upstream    Secret  `env:"UPSTREAM"` // the one gateway as a URL; "" = Upstreams. Gateways holds the parsed form
-	Balance     Balance `env:"BALANCE" envDefault:"round_robin"`
-	MaxConns    int     `env:"MAX_CONNS"` // connections on this relay; 0 = what the host allows
+	Upstream    Secret      `env:"UPSTREAM"` // the one gateway as a URL; "" = Upstreams. Gateways holds the parsed form
+	Balance     Balance     `env:"BALANCE" envDefault:"round_robin"`
+	Sources     SourceAddrs `env:"SOURCE_ADDRS"` // local addresses of connections to gateways; empty = the kernel chooses
+	MaxConns    int         `env:"MAX_CONNS"`    // connections on this relay; 0 = what the host allows
 	User        UserConfig
 	Timeouts    TimeoutConfig
 	Drain       DrainConfig `envPrefix:"DRAIN_"`
@@ -69,9 +70,10 @@ type AuthConfig struct {
 
 // UserConfig is the caps of accounts that name none; 0 = no limit.
 type UserConfig struct {
-	UserMaxConns  int     `env:"USER_MAX_CONNS"`
-	UserConnRate  float64 `env:"USER_CONN_RATE"`  // new connections per second
-	UserConnBurst int     `env:"USER_CONN_BURST"` // 0 = one second's worth
+	UserMaxConns  int       `env:"USER_MAX_CONNS"`
+	UserConnRate  float64   `env:"USER_CONN_RATE"`                // new connections per second
+	UserConnBurst int       `env:"USER_CONN_BURST"`               // 0 = one second's worth
+	UserBandwidth Bandwidth `env:"USER_BANDWIDTH" envDefault:"0"` // bytes per second, each way
 }
 
 // TimeoutConfig is how long the relay waits; all positive.
@@ -168,6 +170,7 @@ func (c *Config) validate(p *problems) {
 	c.validateTLS(p)
 	c.validateAdmin(p)
 	c.validateAuth(p)
+	c.validateSources(p)
 }
 
 // build makes what other packages judge: gateways, mask and accounts.

@@ -145,18 +145,8 @@ func (c *Config) addGateway(name string, g upstream.GatewayConfig, p *problems) 
 			p.addf(name, "the gateway has credentials, but AUTH=passthrough sends the customer's own; leave one out")
 		}
 	}
+	c.checkSources(name, gateway, p)
 	c.Gateways = append(c.Gateways, gateway)
-}
-
-// GatewayAddresses is how many different gateway addresses the connections are spread over; 0 = targets are dialled directly.
-func (c *Config) GatewayAddresses() int {
-	seen := map[string]bool{}
-	for _, g := range c.Gateways {
-		if g.Scheme != upstream.SchemeDirect {
-			seen[g.Address()] = true
-		}
-	}
-	return len(seen)
 }
 
 // buildMasking builds the brand and the policy. Each list is tried alone first, so that its own variable is blamed.

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"maskrelay/proxy/capacity"
 )
 
 func TestGatewayMarks(t *testing.T) {
@@ -61,18 +63,24 @@ func TestMaskingErrorsNameTheirVariable(t *testing.T) {
 	}
 }
 
-func TestGatewayAddresses(t *testing.T) {
+func TestShape(t *testing.T) {
 	for _, c := range []struct {
-		name string
-		urls []string
-		want int
+		name, sources string
+		urls          []string
+		want          capacity.Shape
 	}{
-		{"two logins at one address", []string{"http://a:b@x.example:1", "http://c:d@x.example:1"}, 1},
-		{"two ports", []string{"http://x.example:1", "http://x.example:2"}, 2},
-		{"direct only", []string{"direct://"}, 0},
+		{"two logins at one address", "", []string{"http://a:b@x.example:1", "http://c:d@x.example:1"}, capacity.Shape{Gateways: 1, Pairs: 1}},
+		{"two ports", "", []string{"http://x.example:1", "http://x.example:2"}, capacity.Shape{Gateways: 2, Pairs: 2}},
+		{"direct only", "", []string{"direct://"}, capacity.Shape{}},
+		{"TLS gateway", "", []string{"http://x.example:1", "https://x.example:2"}, capacity.Shape{Gateways: 2, Pairs: 2, TLS: true}},
+		{"sources", "127.0.0.1,127.0.0.2,::1", []string{"http://x.example:1", "http://[::1]:2", "http://127.0.0.3:1"}, capacity.Shape{Gateways: 3, Pairs: 5}},
+		{"IPv6 alone", "::1", []string{"http://x.example:1"}, capacity.Shape{Gateways: 1, Pairs: 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			vars := map[string]string{"UPSTREAM": "-"}
+			if c.sources != "" {
+				needAddrs(t, strings.Split(c.sources, ",")...)
+			}
+			vars := map[string]string{"UPSTREAM": "-", "SOURCE_ADDRS": c.sources}
 			for n, url := range c.urls {
 				vars[upstreamPrefix(n)+"URL"] = url
 				vars[upstreamPrefix(n)+"NAME"] = fmt.Sprint("gw", n)
@@ -81,8 +89,8 @@ func TestGatewayAddresses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := cfg.GatewayAddresses(); got != c.want {
-				t.Errorf("got %d, want %d", got, c.want)
+			if got := cfg.Shape(); got != c.want {
+				t.Errorf("got %+v, want %+v", got, c.want)
 			}
 		})
 	}

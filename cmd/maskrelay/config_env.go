@@ -40,7 +40,7 @@ type schema struct {
 func newSchema() schema {
 	s := schema{
 		later: []string{
-			"AUTH_URL", "AUTH_URL_FILE", "AUTH_TTL", "AUTH_STALE", "HEALTH_INTERVAL", "HEALTH_TARGET", "USER_BANDWIDTH",
+			"AUTH_URL", "AUTH_URL_FILE", "AUTH_TTL", "AUTH_STALE", "HEALTH_INTERVAL", "HEALTH_TARGET",
 			"REDIS_URL", "REDIS_URL_FILE", "REDIS_DOWN", "SESSION_KEY", "SESSION_KEY_FILE",
 		},
 		laterUpstream: []string{"POOL"},

@@ -52,7 +52,7 @@ func TestKnownNames(t *testing.T) {
 	if err := p.err(); err != nil {
 		t.Error(err)
 	}
-	if len(vars) != 46 { // 33 and 8 of a gateway, 2 and 3 of them also with _FILE
+	if len(vars) != 48 { // 35 and 8 of a gateway, 2 and 3 of them also with _FILE
 		t.Errorf("%d names: %v", len(vars), sortedKeys(vars))
 	}
 }
@@ -60,7 +60,7 @@ func TestKnownNames(t *testing.T) {
 // TestLaterNames: what the interface promises and this version lacks is refused, never ignored.
 func TestLaterNames(t *testing.T) {
 	for _, name := range []string{
-		"AUTH_URL", "AUTH_URL_FILE", "AUTH_TTL", "AUTH_STALE", "HEALTH_INTERVAL", "HEALTH_TARGET", "USER_BANDWIDTH", "REDIS_URL", "REDIS_URL_FILE",
+		"AUTH_URL", "AUTH_URL_FILE", "AUTH_TTL", "AUTH_STALE", "HEALTH_INTERVAL", "HEALTH_TARGET", "REDIS_URL", "REDIS_URL_FILE",
 		"REDIS_DOWN", "SESSION_KEY", "SESSION_KEY_FILE", "UPSTREAMS_0_POOL",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -4,9 +4,13 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"maskrelay/proxy/capacity"
 )
 
 func TestLoadConfigDefaults(t *testing.T) {
@@ -53,7 +57,7 @@ func TestLoadConfigEverything(t *testing.T) {
 		"UPSTREAMS_0_NAME": "first", "UPSTREAMS_0_WEIGHT": "3", "UPSTREAMS_0_MAX_CONNS": "900", "UPSTREAMS_0_VENDOR": "generic",
 		"UPSTREAMS_1_URL": "https://gw1.vendor.example:443", "UPSTREAMS_1_CA_FILE": cert,
 		"BALANCE": "least_conn", "MAX_CONNS": "5000", "USER_MAX_CONNS": "100", "USER_CONN_RATE": "2.5", "USER_CONN_BURST": "10",
-		"HEADER_TIMEOUT": "1s", "DIAL_TIMEOUT": "2s", "CONNECT_TIMEOUT": "3s", "IDLE_TIMEOUT": "24h",
+		"USER_BANDWIDTH": "2.5MB", "SOURCE_ADDRS": " ::ffff:127.0.0.1", "HEADER_TIMEOUT": "1s", "DIAL_TIMEOUT": "2s", "CONNECT_TIMEOUT": "3s", "IDLE_TIMEOUT": "24h",
 		"DRAIN_GRACE": "0s", "DRAIN_TIMEOUT": "0s",
 		"ALLOW_PORTS": "443, 8443,443", "DENY_HOSTS": "Bad.example., *.worse.example,192.0.2.1", "ALLOW_PRIVATE": "true",
 		"BRAND": "Acme Proxy", "VENDOR_MARKS": "supervendor", "STRIP_REQUEST_HEADERS": "X-Foo-*", "STRIP_RESPONSE_HEADERS": "X-Bar",
@@ -73,7 +77,7 @@ func TestLoadConfigEverything(t *testing.T) {
 		{"AllowFrom", c.Auth.AllowFrom, Prefixes{netip.MustParsePrefix("203.0.113.9/32"), netip.MustParsePrefix("10.1.0.0/16")}},
 		{"Balance", c.Balance, LeastConn},
 		{"MaxConns", c.MaxConns, 5000},
-		{"User", c.User, UserConfig{100, 2.5, 10}},
+		{"User", c.User, UserConfig{100, 2.5, 10, 2_500_000}},
 		{"Timeouts", c.Timeouts, TimeoutConfig{time.Second, 2 * time.Second, 3 * time.Second, 24 * time.Hour}},
 		{"Drain", c.Drain, DrainConfig{}},
 		{"Targets", c.Targets, TargetConfig{Ports{List: []uint16{443, 8443}}, HostPatterns{"bad.example", "*.worse.example", "192.0.2.1"}, true}},
@@ -83,7 +87,8 @@ func TestLoadConfigEverything(t *testing.T) {
 		{"Gateways", fmt.Sprint(c.Gateways), "[http://***@gw0.vendor.example:7777 https://gw1.vendor.example:443]"},
 		{"first gateway", fmt.Sprint(c.Gateways[0].Name, c.Gateways[0].Weight, c.Gateways[0].MaxConns), "first3 900"},
 		{"second gateway", fmt.Sprint(c.Gateways[1].Name, c.Gateways[1].Weight, c.Gateways[1].MaxConns), "gw1.vendor.example1 0"},
-		{"GatewayAddresses", c.GatewayAddresses(), 2},
+		{"Sources", c.Sources, SourceAddrs{netip.MustParseAddr("127.0.0.1")}},
+		{"Shape", c.Shape(), capacity.Shape{Gateways: 2, Pairs: 2, TLS: true}},
 	} {
 		if !reflect.DeepEqual(f.got, f.want) {
 			t.Errorf("%s = %v, want %v", f.name, f.got, f.want)
@@ -160,7 +165,7 @@ func errorCases() []errorCase {
 			`UPSTREAMS_1_MAX_CONNS: "y" is not a whole number from 0 to 2147483647`,
 			`UPSTREAMS_1_URL: the scheme is not http, https or direct`}},
 	}
-	return append(append(append(cases, valueErrors()...), crossErrors()...), upstreamErrors()...)
+	return slices.Concat(cases, valueErrors(), bandwidthAndSourceErrors(), crossErrors(), upstreamErrors())
 }
 
 func valueErrors() []errorCase {
@@ -200,6 +205,33 @@ func valueErrors() []errorCase {
 	}
 }
 
+func bandwidthAndSourceErrors() []errorCase {
+	return []errorCase{
+		{"USER_BANDWIDTH no size", one("USER_BANDWIDTH", "fast"), []string{`USER_BANDWIDTH: "fast" is not a size; write 10MB (powers of 1000), 10MiB or a number of bytes`}},
+		{"USER_BANDWIDTH bits", one("USER_BANDWIDTH", "10Mb"), []string{`USER_BANDWIDTH: "10Mb" is not a size; write 10MB (powers of 1000), 10MiB or a number of bytes`}},
+		{"USER_BANDWIDTH below 0", one("USER_BANDWIDTH", "-1MB"), []string{`USER_BANDWIDTH: "-1MB" is not a size; write 10MB (powers of 1000), 10MiB or a number of bytes`}},
+		{"USER_BANDWIDTH too low", one("USER_BANDWIDTH", "10"), []string{`USER_BANDWIDTH: "10" is below 1KB a second, at which nothing useful passes; is the unit missing?`}},
+		{"USER_BANDWIDTH too high", one("USER_BANDWIDTH", "2TB"), []string{`USER_BANDWIDTH: "2TB" is above 1TB a second`}},
+		{"SOURCE_ADDRS", one("SOURCE_ADDRS", "127.0.0.1:80,localhost,10.0.0.0/8"), []string{
+			`SOURCE_ADDRS: "127.0.0.1:80" is not an address; write 203.0.113.7 or 2001:db8::7, without a port`,
+			`SOURCE_ADDRS: "localhost" is not an address; write 203.0.113.7 or 2001:db8::7, without a port`,
+			`SOURCE_ADDRS: "10.0.0.0/8" is not an address; write 203.0.113.7 or 2001:db8::7, without a port`}},
+		{"SOURCE_ADDRS twice", one("SOURCE_ADDRS", "127.0.0.1,::1,::ffff:127.0.0.1"), []string{`SOURCE_ADDRS: "127.0.0.1" is there twice`}},
+		{"SOURCE_ADDRS unfit", one("SOURCE_ADDRS", "fe80::1%lo,::ffff:127.0.0.1%lo,0.0.0.0,::,224.0.0.1,ff02::1,255.255.255.255,fe80::1"), []string{
+			`SOURCE_ADDRS: "fe80::1%lo": zones are not supported`,
+			`SOURCE_ADDRS: "::ffff:127.0.0.1%lo": zones are not supported`,
+			`SOURCE_ADDRS: "0.0.0.0" means any address; leave the variable out for that`,
+			`SOURCE_ADDRS: "::" means any address; leave the variable out for that`,
+			`SOURCE_ADDRS: "224.0.0.1" is a multicast address`,
+			`SOURCE_ADDRS: "ff02::1" is a multicast address`,
+			`SOURCE_ADDRS: "255.255.255.255" is the broadcast address`,
+			`SOURCE_ADDRS: "fe80::1" is link-local, which needs a zone; zones are not supported`}},
+		{"SOURCE_ADDRS not here", one("SOURCE_ADDRS", "127.0.0.1,198.51.100.1,198.51.100.2"), []string{
+			`SOURCE_ADDRS: "198.51.100.1" cannot be bound; is it an address of this host? ` + syscall.EADDRNOTAVAIL.Error(),
+			`SOURCE_ADDRS: "198.51.100.2" cannot be bound; is it an address of this host? ` + syscall.EADDRNOTAVAIL.Error()}},
+	}
+}
+
 func crossErrors() []errorCase {
 	none := func(more map[string]string) map[string]string {
 		more["ACCOUNTS"] = "-"
@@ -226,6 +258,10 @@ func crossErrors() []errorCase {
 		{"open with accounts", map[string]string{"AUTH": "open", "ALLOW_FROM": "10.0.0.0/8"}, []string{`ACCOUNTS: has no effect with AUTH=open; leave it out`}},
 		{"open with an accounts file", none(map[string]string{"AUTH": "open", "ALLOW_FROM": "10.0.0.0/8", "ACCOUNTS_FILE": "/a"}), []string{
 			`ACCOUNTS_FILE: has no effect with AUTH=open; leave it out`}},
+		{"sources and direct", map[string]string{"SOURCE_ADDRS": "127.0.0.1", "UPSTREAM": "direct://"}, []string{
+			`UPSTREAM: direct:// has no gateway for the connections of MASKRELAY_SOURCE_ADDRS; leave one out`}},
+		{"sources of the other family", map[string]string{"SOURCE_ADDRS": "127.0.0.1", "UPSTREAM": "http://[::1]:80"}, []string{
+			`SOURCE_ADDRS: none is of the family of gateway [::1]:80`}},
 		{"passthrough direct", none(map[string]string{"AUTH": "passthrough", "UPSTREAM": "direct://"}), []string{
 			`UPSTREAM: direct:// has no vendor that could check what AUTH=passthrough passes on`}},
 		{"passthrough with credentials", none(map[string]string{"AUTH": "passthrough"}), []string{

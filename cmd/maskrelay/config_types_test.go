@@ -36,6 +36,9 @@ func TestTypesRoundTrip(t *testing.T) {
 		{"ports", &Ports{}, "443,80,443", "80,443"},
 		{"all ports", &Ports{}, " * ", "*"},
 		{"hosts", &HostPatterns{}, "A.example.,*.B.example,[::1],192.0.2.1,a_b.example", "a.example,*.b.example,::1,192.0.2.1,a_b.example"},
+		{"sources", &SourceAddrs{}, "127.0.0.1, ::FFFF:127.0.0.2,2001:DB8::0:7", "127.0.0.1,127.0.0.2,2001:db8::7"},
+		{"bandwidth", new(Bandwidth), "1000KB", "1MB"},
+		{"no bandwidth", new(Bandwidth), "0KB", "0"},
 		{"words", &Strings{}, "a , b c", "a,b c"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -63,6 +66,10 @@ func deref(v any) any {
 	case *Ports:
 		return *v
 	case *HostPatterns:
+		return *v
+	case *SourceAddrs:
+		return *v
+	case *Bandwidth:
 		return *v
 	case *Strings:
 		return *v

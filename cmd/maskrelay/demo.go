@@ -51,12 +51,14 @@ func runDemo(ctx context.Context, o demoOptions, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	log := newLogger(LogConfig{Level: "info", Format: LogConsole}, out)
-	r, err := newRelay(cfg, log.Level(zerolog.Disabled))
+	log, lines := newLogger(LogConfig{Level: "info", Format: LogConsole}, out)
+	defer lines.Close()
+	quiet := log.Level(zerolog.Disabled)
+	r, err := newRelay(cfg, readSurroundings(lines, quiet), quiet)
 	if err != nil {
 		return err
 	}
-	stage.explain(out, r.server.Addrs()[0].String(), r.admin.Addr().String())
+	stage.explain(lines, r.server.Addrs()[0].String(), r.admin.Addr().String())
 
 	var running sync.WaitGroup
 	defer running.Wait()

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,6 +49,19 @@ func writeFile(t *testing.T, content string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// needAddrs skips a test that binds to loopback addresses which this machine does not have: a container without IPv6,
+// a system other than Linux.
+func needAddrs(t *testing.T, addrs ...string) {
+	t.Helper()
+	for _, a := range addrs {
+		l, err := net.ListenPacket("udp", net.JoinHostPort(a, "0"))
+		if err != nil {
+			t.Skipf("this machine does not have %s: %v", a, err)
+		}
+		_ = l.Close()
+	}
 }
 
 type ending struct {

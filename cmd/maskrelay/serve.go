@@ -15,7 +15,6 @@ import (
 
 	"maskrelay/proxy"
 	"maskrelay/proxy/admin"
-	"maskrelay/proxy/capacity"
 	"maskrelay/proxy/limit"
 	"maskrelay/upstream"
 )
@@ -24,11 +23,16 @@ import (
 // drains, the second cuts; SIGHUP reloads. An error is a listener's, at start or
 // while running. The log goes to out.
 func runServe(ctx context.Context, cfg *Config, out io.Writer) error {
-	logger := newLogger(cfg.Log, out)
+	// Whoever reads the log may go away and come back: a broken pipe must not end the relay.
+	signal.Ignore(syscall.SIGPIPE)
+	logger, lines := newLogger(cfg.Log, out)
+	defer lines.Close()
 	// net/http's transport complains to the standard logger, with bytes of a gateway's.
 	stdlog.SetFlags(0)
 	stdlog.SetOutput(debugWriter{logger})
-	r, err := newRelay(cfg, logger)
+	around := readSurroundings(lines, logger)
+	around.collector = newCollector(around.host, os.LookupEnv)
+	r, err := newRelay(cfg, around, logger)
 	if err != nil {
 		return err
 	}
@@ -36,42 +40,11 @@ func runServe(ctx context.Context, cfg *Config, out io.Writer) error {
 	return r.run(ctx)
 }
 
-func newLogger(c LogConfig, out io.Writer) zerolog.Logger {
-	out = &lockedWriter{w: out}
-	if c.Format == LogConsole {
-		out = zerolog.ConsoleWriter{Out: out, NoColor: true, TimeFormat: "15:04:05.000"}
-	}
-	level, err := zerolog.ParseLevel(string(c.Level))
-	if err != nil {
-		level = zerolog.InfoLevel // LogLevel takes only names that zerolog has
-	}
-	return zerolog.New(out).Level(level).With().Timestamp().Logger()
-}
-
-// debugWriter logs lines of others at debug level.
-type debugWriter struct{ zerolog.Logger }
-
-func (w debugWriter) Write(b []byte) (int, error) {
-	w.Debug().Bytes("text", b).Msg("from the standard library")
-	return len(b), nil
-}
-
-// lockedWriter keeps lines whole: the logger is shared by all goroutines.
-type lockedWriter struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-func (l *lockedWriter) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(b)
-}
-
 // relay is the whole program behind its configuration.
 type relay struct {
 	server *proxy.Server
 	pool   *upstream.Pool
+	around surroundings
 	log    zerolog.Logger
 	signal chan os.Signal // from before the listeners are bound
 	admin  *admin.Server  // nil = off
@@ -80,8 +53,8 @@ type relay struct {
 }
 
 // newRelay builds the parts and binds every listener.
-func newRelay(cfg *Config, logger zerolog.Logger) (*relay, error) {
-	pc, pool, err := proxyConfig(cfg, logger)
+func newRelay(cfg *Config, around surroundings, logger zerolog.Logger) (*relay, error) {
+	pc, pool, err := proxyConfig(cfg, around, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +62,7 @@ func newRelay(cfg *Config, logger zerolog.Logger) (*relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &relay{server: server, pool: pool, log: logger, drain: make(chan struct{}), signal: make(chan os.Signal, 4)}
+	r := &relay{server: server, pool: pool, around: around, log: logger, drain: make(chan struct{}), signal: make(chan os.Signal, 4)}
 	signal.Notify(r.signal, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	if err := server.Listen(context.Background()); err != nil {
 		server.Close()
@@ -101,6 +74,7 @@ func newRelay(cfg *Config, logger zerolog.Logger) (*relay, error) {
 	build := readBuild()
 	registry := admin.NewRegistry(build.Version, build.Commit)
 	registry.MustRegister(server, pool)
+	registry.MustRegister(around.metrics()...)
 	r.admin, err = admin.New(admin.Config{
 		Listen:   string(cfg.Admin.AdminListen),
 		Token:    cfg.Admin.AdminToken.Reveal(),
@@ -117,7 +91,7 @@ func newRelay(cfg *Config, logger zerolog.Logger) (*relay, error) {
 }
 
 // proxyConfig turns the operator's configuration into the front's.
-func proxyConfig(cfg *Config, logger zerolog.Logger) (proxy.Config, *upstream.Pool, error) {
+func proxyConfig(cfg *Config, around surroundings, logger zerolog.Logger) (proxy.Config, *upstream.Pool, error) {
 	targets, err := proxy.NewTargets(proxy.TargetsConfig{
 		Ports: cfg.Targets.AllowPorts.List, DenyHosts: cfg.Targets.DenyHosts, AllowPrivate: cfg.Targets.AllowPrivate,
 	})
@@ -125,13 +99,15 @@ func proxyConfig(cfg *Config, logger zerolog.Logger) (proxy.Config, *upstream.Po
 		return proxy.Config{}, nil, err
 	}
 	pool, err := upstream.NewPool(upstream.Options{
-		Gateways: cfg.Gateways, Balance: string(cfg.Balance),
+		Gateways: cfg.Gateways, Balance: string(cfg.Balance), Sources: cfg.Sources,
+		Ports: [2]int{around.host.PortLow, around.host.PortHigh}, PortsReserved: around.host.PortsReserved,
 		DialTimeout: cfg.Timeouts.Dial, ConnectTimeout: cfg.Timeouts.Connect,
 		CheckAddr: targets.CheckAddr, GatewayMade: proxy.GatewayMade(cfg.Policy),
 	})
 	if err != nil {
 		return proxy.Config{}, nil, err
 	}
+	maxConns := around.maxConns(cfg, logger)
 	return proxy.Config{
 		Listen: addresses(cfg.Listen), TLSListen: addresses(cfg.TLS.TLSListen),
 		CertFile: cfg.TLS.CertFile, KeyFile: cfg.TLS.KeyFile,
@@ -140,7 +116,9 @@ func proxyConfig(cfg *Config, logger zerolog.Logger) (proxy.Config, *upstream.Po
 		Defaults: limit.Caps{
 			MaxConns: cfg.User.UserMaxConns, ConnRate: cfg.User.UserConnRate, ConnBurst: cfg.User.UserConnBurst,
 		},
-		Limiter: limit.NewMemory(), MaxConns: maxConns(cfg, logger),
+		Bandwidth: int64(cfg.User.UserBandwidth),
+		Limiter:   limit.NewMemory(), MaxConns: maxConns,
+		FilePairs: around.filePairs(), SpareConns: around.host.SpareConns(), Full: around.pressure.Full,
 		Targets: targets, Policy: cfg.Policy, Brand: cfg.Brand, Upstream: pool,
 		HeaderTimeout: cfg.Timeouts.Header, ConnectTimeout: cfg.Timeouts.Connect, IdleTimeout: cfg.Timeouts.Idle,
 		DrainGrace: cfg.Drain.Grace, DrainTimeout: cfg.Drain.Timeout,
@@ -156,28 +134,11 @@ func addresses(list Addresses) []string {
 	return out
 }
 
-// maxConns is what the operator says, or what the host allows.
-func maxConns(cfg *Config, logger zerolog.Logger) int {
-	host, err := capacity.ReadHost(os.DirFS("/"), capacity.OpenFiles)
-	if err != nil {
-		logger.Warn().Err(err).Msg("not all of the host's limits are known")
-	}
-	allowed, boundBy := host.MaxConns(cfg.GatewayAddresses())
-	if cfg.MaxConns == 0 {
-		logger.Info().Int("max_conns", allowed).Str("bound_by", boundBy).Msg("capacity of this host")
-		return allowed
-	}
-	if cfg.MaxConns > allowed {
-		logger.Warn().Int("max_conns", cfg.MaxConns).Int("host_allows", allowed).Str("bound_by", boundBy).
-			Msg("MASKRELAY_MAX_CONNS is more than this host allows")
-	}
-	return cfg.MaxConns
-}
-
 // logStart writes the effective configuration, secrets redacted.
 func logStart(logger zerolog.Logger, cfg *Config, server *proxy.Server) {
 	build := readBuild()
-	e := logger.Info().Str("version", build.Version).Str("commit", build.Commit)
+	gogc, memory := collectorSettings()
+	e := logger.Info().Str("version", build.Version).Str("commit", build.Commit).Str("gogc", gogc).Str("gomemlimit", memory)
 	settings := zerolog.Dict()
 	for _, s := range cfg.Effective() {
 		settings.Str(s.Name, s.Value)
@@ -206,6 +167,10 @@ func (r *relay) run(ctx context.Context) error {
 	over := make(chan struct{})
 	defer close(over)
 	running.Go(func() { r.handleSignals(r.signal, over, stop, cutNow) })
+
+	watching, stopWatching := context.WithCancel(context.Background())
+	defer stopWatching()
+	running.Go(func() { r.around.watch(watching, r.log) })
 
 	adminCtx, stopAdmin := context.WithCancel(context.Background())
 	defer stopAdmin() // last: probes are answered while the relay drains

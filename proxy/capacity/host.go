@@ -53,7 +53,7 @@ func ReadHost(fsys fs.FS, rlimit func() (soft, hard uint64, err error)) (Host, e
 		ConntrackMax:  r.number("proc/sys/net/netfilter/nf_conntrack_max"),
 		Backlog:       r.number("proc/sys/net/core/somaxconn"),
 		PipePagesSoft: -1,
-		MemoryTotal:   r.memTotal(),
+		MemoryTotal:   r.lineNumber("proc/meminfo", "MemTotal:") * 1024, // the file counts in kB
 		MemoryLimit:   r.cgroupLimit(),
 	}
 	if s := r.text("proc/sys/fs/pipe-user-pages-soft"); s != "" {
@@ -143,17 +143,6 @@ func (r *reader) fields(path string, n int) []uint64 {
 		return nil
 	}
 	return out
-}
-
-// memTotal is the first line of /proc/meminfo, which counts in kB.
-func (r *reader) memTotal() uint64 {
-	const path = "proc/meminfo"
-	for line := range strings.Lines(r.text(path)) {
-		if rest, ok := strings.CutPrefix(line, "MemTotal:"); ok {
-			return r.parse(path, strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB"))) * 1024
-		}
-	}
-	return 0
 }
 
 func (r *reader) ports(h *Host) {

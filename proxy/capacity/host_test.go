@@ -214,3 +214,12 @@ func TestReadThisHost(t *testing.T) {
 		t.Errorf("implausible: %+v", h)
 	}
 }
+
+func TestMemoryHigh(t *testing.T) {
+	h, err := ReadHost(tree(map[string]string{
+		"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "536870912\n", "sys/fs/cgroup/a/memory.high": "268435456\n",
+	}), rlimit(1024, 1024))
+	if err != nil || h.MemoryLimit != 256<<20 {
+		t.Errorf("MemoryLimit = %d, %v; at memory.high the kernel makes a process wait", h.MemoryLimit, err)
+	}
+}

@@ -20,15 +20,24 @@ const (
 const MinConns = 64
 
 const (
-	// reservedFiles stay for listeners, the admin server, log, files being re-read, and connections being refused.
-	reservedFiles  = 512
-	filesPerTunnel = 2
 	// conntrackPerTunnel: the customer's connection and the gateway's are an entry each.
 	conntrackPerTunnel = 2
-	// bytesPerTunnel: about 12 KiB in the process (a goroutine pair parked on readiness) and the kernel's
-	// two sockets with room for bytes in flight.
-	bytesPerTunnel = 48 << 10
-	// memoryPercent leaves the rest for the program, the page cache and other processes.
+	// bytesPerTunnel is what the memory limit reckons with: the mean over a relay's tunnels, not the most that one can take.
+	//
+	//	idle        0.5 KiB in the process, 10 KiB of the kernel's for two sockets (4.9 KB each: tcp_sock, inode, file,
+	//	            dentry, epitem), charged to the same cgroup
+	//	bytes       a tunnel that moves some keeps tens of KiB in its sockets' queues, some 100 KiB at speed. With one
+	//	            in ten at it that is 10 KiB a tunnel
+	//	stalled     a customer who stops reading while the vendor sends costs up to 0.6 MB (TCP_NOTSENT_LOWAT bounds
+	//	            what waits to be sent). One in a hundred is 6 KiB a tunnel
+	//	set-up      net/http's 12 KB a CONNECT are garbage at once and within the collector's own share
+	//
+	// That makes 27 KiB; 32 leave some air. Where customers are worse than that, [Pressure] refuses new ones in time.
+	bytesPerTunnel = 32 << 10
+	// bytesPerTLS comes on top where TLS ends here, on either side: two goroutines with their stacks (8 KiB), and the
+	// record buffers and state of crypto/tls. All of it is the process's own.
+	bytesPerTLS = 32 << 10
+	// memoryPercent leaves the rest for Go's heap with its garbage, the page cache and other processes.
 	memoryPercent = 70
 )
 
@@ -47,19 +56,29 @@ type Limit struct {
 // Binds reports whether the limit bounds the number of tunnels at all.
 func (l Limit) Binds() bool { return l.Tunnels > 0 }
 
-// Limits are all limits of the host, always the same four in the same order. upstreamAddrs is the number of distinct
-// gateway addresses (host and port) that tunnels are spread over; 0 = targets are dialled directly,
-// where ports bind each target alone.
-func (h Host) Limits(upstreamAddrs int) []Limit {
-	return []Limit{h.fileLimit(), h.portLimit(upstreamAddrs), h.conntrackLimit(), h.memoryLimit()}
+// Shape is what of a relay's configuration decides how many tunnels a host carries. The zero value dials targets directly.
+type Shape struct {
+	// Gateways is the number of distinct gateway addresses (host and port) that tunnels are spread over. 0 = targets are
+	// dialled directly, where ports bind each target alone.
+	Gateways int
+	// Pairs is how many pairs of a source address and a gateway address of its family there are: each pair has the
+	// host's ports to itself. 0 = no source addresses are configured, so as many as Gateways.
+	Pairs int
+	// TLS reports whether TLS ends here, towards customers or gateways.
+	TLS bool
+}
+
+// Limits are all limits of the host, always the same four in the same order.
+func (h Host) Limits(s Shape) []Limit {
+	return []Limit{h.fileLimit(), h.portLimit(s), h.conntrackLimit(), h.memoryLimit(s)}
 }
 
 // MaxConns is the smallest of the limits, at least [MinConns], and the name of the limit that binds;
 // [Floor] when MinConns is more than the host allows or nothing is known of it.
-func (h Host) MaxConns(upstreamAddrs int) (n int, boundBy string) {
+func (h Host) MaxConns(s Shape) (n int, boundBy string) {
 	n = math.MaxInt
 	boundBy = Floor
-	for _, l := range h.Limits(upstreamAddrs) {
+	for _, l := range h.Limits(s) {
 		if l.Binds() && l.Tunnels < n {
 			n, boundBy = l.Tunnels, l.Name
 		}
@@ -76,28 +95,31 @@ func (h Host) fileLimit() Limit {
 		l.Detail = "the limit of open files could not be read"
 		return l
 	}
-	free := uint64(0)
-	if h.OpenFilesSoft > reservedFiles {
-		free = h.OpenFilesSoft - reservedFiles
-	}
-	l.Tunnels = tunnels(free / filesPerTunnel)
-	l.Detail = fmt.Sprintf("(%d open files - %d reserved) / %d a tunnel", h.OpenFilesSoft, reservedFiles, filesPerTunnel)
+	l.Tunnels = h.FilePairs()
+	reserved := reservedFiles + spareFiles(l.Tunnels)
+	l.Detail = fmt.Sprintf("(%d open files - %d reserved) / %d a tunnel", h.OpenFilesSoft, reserved, filesPerTunnel)
 	if h.OpenFilesHard > h.OpenFilesSoft {
 		l.Detail += fmt.Sprintf("; the hard limit is %d", h.OpenFilesHard)
 	}
 	return l
 }
 
-func (h Host) portLimit(addrs int) Limit {
+func (h Host) portLimit(s Shape) Limit {
 	l := Limit{Name: Ports, Value: uint64(h.Ports())}
 	switch {
 	case h.PortHigh == 0:
 		l.Detail = "net.ipv4.ip_local_port_range could not be read"
-	case addrs <= 0:
+	case s.Gateways <= 0:
 		l.Detail = fmt.Sprintf("targets are dialled directly: %d ports to each target, not to all together", h.Ports())
 	default:
-		l.Tunnels = tunnels(l.Value * uint64(addrs))
-		l.Detail = fmt.Sprintf("%d local ports (%d-%d) x %s", h.Ports(), h.PortLow, h.PortHigh, plural(addrs, "gateway address", "gateway addresses"))
+		paths := plural(s.Gateways, "gateway address", "gateway addresses")
+		n := s.Gateways
+		if s.Pairs > 0 && s.Pairs != s.Gateways {
+			n = s.Pairs
+			paths = plural(n, "pair", "pairs") + " of a source and a gateway address"
+		}
+		l.Tunnels = tunnels(l.Value * uint64(n))
+		l.Detail = fmt.Sprintf("%d local ports (%d-%d) x %s", h.Ports(), h.PortLow, h.PortHigh, paths)
 	}
 	return l
 }
@@ -113,7 +135,7 @@ func (h Host) conntrackLimit() Limit {
 	return l
 }
 
-func (h Host) memoryLimit() Limit {
+func (h Host) memoryLimit(s Shape) Limit {
 	l := Limit{Name: Memory, Value: h.Memory()}
 	if l.Value == 0 {
 		l.Detail = "neither MemTotal nor a cgroup limit could be read"
@@ -123,8 +145,12 @@ func (h Host) memoryLimit() Limit {
 	if l.Value == h.MemoryLimit {
 		source = "of the cgroup"
 	}
-	l.Tunnels = tunnels(l.Value / 100 * memoryPercent / bytesPerTunnel)
-	l.Detail = fmt.Sprintf("%d%% of the %d MiB %s / %d KiB a tunnel", memoryPercent, l.Value>>20, source, bytesPerTunnel>>10)
+	each, with := uint64(bytesPerTunnel), ""
+	if s.TLS {
+		each, with = each+bytesPerTLS, " with TLS"
+	}
+	l.Tunnels = tunnels(l.Value / 100 * memoryPercent / each)
+	l.Detail = fmt.Sprintf("%d%% of the %d MiB %s / %d KiB a tunnel%s", memoryPercent, l.Value>>20, source, each>>10, with)
 	return l
 }
 
