@@ -66,7 +66,8 @@ func (s surroundings) filePairs() int { return filePairs(s.host) }
 
 // watch looks at the memory until ctx ends, and logs when the relay begins and ends to refuse connections for it.
 func (s surroundings) watch(ctx context.Context, logger zerolog.Logger) {
-	const adjustEvery = 4  // samples
+	const adjustEvery = 4 // samples
+
 	if s.pressure.Full() { // from the start
 		logPressure(s.pressure, logger)
 	}
