@@ -55,6 +55,7 @@ type frontConn struct {
 	aborted  bool        // an answer broke off: the end must not look orderly
 	leaving  atomic.Bool // a request's body is left unread
 	unnamed  atomic.Bool // the next write begins with a status that net/http has no phrase for
+	current  *exchange   // that a handler runs for
 	prepared bool
 	stream   net.Conn // what HTTP is spoken on: raw, a *rest, or a *tls.Conn
 	client   netip.AddrPort

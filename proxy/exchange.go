@@ -27,7 +27,8 @@ type exchange struct {
 	sent     int64
 	received int64
 	connect  time.Duration
-	begun    bool // an answer, or the hand-over to a tunnel
+	plain    *plainWriter // nil unless it is a plain request
+	begun    bool         // an answer, or the hand-over to a tunnel
 	over     bool
 	outcome  Outcome // of a plain request, decided before its reply is written
 }
@@ -39,11 +40,12 @@ func (s *Server) newExchange(c *frontConn) *exchange {
 	}
 }
 
-type exchangeKey struct{}
-
+// exchangeOf finds the exchange whose handler runs; nil if none has passed the gate.
 func exchangeOf(ctx context.Context) *exchange {
-	x, _ := ctx.Value(exchangeKey{}).(*exchange)
-	return x
+	if c := frontOf(ctx); c != nil {
+		return c.current
+	}
+	return nil
 }
 
 // finish counts and logs the exchange. Only the first call does.

@@ -82,7 +82,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, x, outcome)
 		return
 	}
-	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
+	c.current = x
 	switch {
 	case r.Method == http.MethodConnect:
 		h.goproxy.ServeHTTP(hijackWriter{w}, r)

@@ -6,7 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,39 +28,28 @@ type plainWriter struct {
 	x       *exchange
 	r       *http.Request
 	control *http.ResponseController
-	cancel  context.CancelFunc // ends the request to the upstream
+	cancel  context.CancelFunc // ends an upgrade's request to the upstream; nil for others
 	body    *requestBody       // nil = none; set before the request goes out
+	ready   bool               // the first of the answer's body is there
 
-	header http.Header // goproxy's; net/http's own is touched under mu only
-
-	mu        sync.Mutex // guards the ResponseWriter and what follows, against informational and flushLate
-	wrote     bool
-	over      bool
-	status    int
-	length    int64 // announced; -1 = unknown
-	written   int64
-	announced []string    // trailers
-	late      *time.Timer // flushes what a slow body leaves lying
+	mu       sync.Mutex // guards the ResponseWriter and what follows, against flushLate
+	wrote    bool
+	over     bool
+	status   int
+	length   int64 // announced; -1 = unknown
+	written  int64
+	late     *time.Timer // flushes what a slow body leaves lying
+	extended time.Time   // when the customer was last given time
 
 	ours   bool // a reply of ours was written; what goproxy writes is dropped
 	failed error
 	cut    error // the upstream's body broke off
 	idled  atomic.Bool
-
-	answered atomic.Bool // the answer has begun to come
 }
 
 // policy is the mask for an answer of this status to this request.
 func (w *plainWriter) policy(status int) *masking.Policy {
 	return policyFor(w.h.server.config.Policy, w.r.URL.Host, status)
-}
-
-// Header implements http.ResponseWriter.
-func (w *plainWriter) Header() http.Header {
-	if w.header == nil {
-		w.header = make(http.Header)
-	}
-	return w.header
 }
 
 // Unwrap is for http.ResponseController.
@@ -80,10 +69,6 @@ func (w *plainWriter) WriteHeader(status int) {
 		return
 	}
 	header := w.ResponseWriter.Header()
-	clear(header)
-	for name, values := range w.Header() {
-		header[name] = values
-	}
 	for _, name := range [2]string{"Date", "Content-Type"} {
 		if _, ok := header[name]; !ok {
 			header[name] = nil // net/http adds none
@@ -95,11 +80,6 @@ func (w *plainWriter) WriteHeader(status int) {
 		// answer unless the connection ends: a target that reads on would miss it.
 		header["Connection"] = []string{"close"}
 	}
-	for _, line := range header["Trailer"] {
-		for name := range strings.SplitSeq(line, ",") {
-			w.announced = append(w.announced, http.CanonicalHeaderKey(strings.TrimSpace(name)))
-		}
-	}
 	w.length = -1
 	if n, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64); err == nil {
 		w.length = n
@@ -109,7 +89,7 @@ func (w *plainWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 	if w.length < 0 {
 		_ = w.control.Flush() // the head does not wait for the first byte
-	} else {
+	} else if w.length > 0 && !w.ready {
 		w.late = time.AfterFunc(lateFlush, w.flushLate)
 	}
 }
@@ -156,6 +136,16 @@ func (w *plainWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// copyBuffers holds the buffers of bodies on their way.
+var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// ReadFrom implements io.ReaderFrom, for goproxy's io.Copy, with a pooled buffer.
+func (w *plainWriter) ReadFrom(r io.Reader) (int64, error) {
+	buf := copyBuffers.Get().(*[32 << 10]byte)
+	defer copyBuffers.Put(buf)
+	return io.CopyBuffer(struct{ io.Writer }{w}, r, buf[:])
+}
+
 // flushLate sends the head of an answer whose body takes its time.
 func (w *plainWriter) flushLate() {
 	w.mu.Lock()
@@ -176,9 +166,14 @@ func (w *plainWriter) Flush() {
 	}
 }
 
-// extend gives the customer the idle time again to take what is written.
+// extend gives the customer the idle time again to take what is written; not so exactly
+// that every write would pay for it.
 func (w *plainWriter) extend() {
-	_ = w.control.SetWriteDeadline(time.Now().Add(w.h.server.config.IdleTimeout))
+	now, idle := time.Now(), w.h.server.config.IdleTimeout
+	if now.Sub(w.extended) > idle/32 {
+		w.extended = now
+		_ = w.control.SetWriteDeadline(now.Add(idle))
+	}
 }
 
 func (w *plainWriter) book(sent bool, n int) {
@@ -186,28 +181,20 @@ func (w *plainWriter) book(sent bool, n int) {
 	m.moved(m.usageOf(w.x.who.name), sent, n)
 }
 
-// finishHeader hands goproxy's trailers to net/http and ends the late flush.
-func (w *plainWriter) finishHeader() {
+// finish ends the late flush.
+func (w *plainWriter) finish() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.over = true
 	if w.late != nil {
 		w.late.Stop()
 	}
-	if w.ours || !w.wrote {
-		return
-	}
-	for name, values := range w.header {
-		if strings.HasPrefix(name, http.TrailerPrefix) || slices.Contains(w.announced, name) {
-			w.ResponseWriter.Header()[name] = values
-		}
-	}
 }
 
 // end closes the exchange's books. A body that broke off must not look complete, and
 // a customer who left before there was an answer gets none: the connection is cut.
 func (w *plainWriter) end() {
-	w.finishHeader()
+	w.finish()
 	outcome := w.x.outcome
 	broken := w.cut != nil && outcome == ""
 	if w.body != nil {
@@ -246,9 +233,7 @@ type requestBody struct {
 	io.ReadCloser
 	w       *plainWriter
 	trailer http.Header // announced names; the values come with the body's end
-	// over ends with the exchange; set if the customer expects a 100. Reading makes
-	// net/http send it, but the transport also reads after an answer that refuses the body.
-	over <-chan struct{}
+	expects bool        // the customer waits for a 100, which net/http sends at the first read
 
 	mu      sync.Mutex // guards what follows
 	sent    int64
@@ -261,10 +246,6 @@ var errBodyLeft = errors.New("proxy: the exchange is over")
 
 // Read implements io.Reader.
 func (b *requestBody) Read(p []byte) (int, error) {
-	if b.over != nil && b.w.answered.Load() {
-		<-b.over // to fail at once would lose the answer
-		return 0, errBodyLeft
-	}
 	if !b.deadline(time.Now().Add(b.w.h.server.config.IdleTimeout)) {
 		return 0, errBodyLeft
 	}
@@ -345,35 +326,50 @@ func (b *requestBody) leave() int64 {
 	return b.sent
 }
 
-// responseBody is the target's body on its way: it ends the request when nothing
-// comes for the idle time, remembers an error, and filters trailers at the end.
+// responseBody is the target's body on its way: it remembers an error, and filters
+// trailers at the end. timed makes it end the request when nothing comes for the idle
+// time; the transport's bodies do so by themselves.
 type responseBody struct {
 	io.ReadCloser
 	response *http.Response
 	trailers func() http.Header // complete at the body's end
 	w        *plainWriter
+	timed    bool
 	timer    *time.Timer
 }
 
 // Read implements io.Reader.
 func (b *responseBody) Read(p []byte) (int, error) {
-	idle := b.w.h.server.config.IdleTimeout
-	if b.timer == nil {
-		b.timer = time.AfterFunc(idle, b.expire)
-	} else {
-		b.timer.Reset(idle)
+	if b.timed {
+		b.wait(b.w.h.server.config.IdleTimeout)
 	}
 	n, err := b.ReadCloser.Read(p)
-	b.timer.Stop()
+	if b.timed {
+		b.timer.Stop()
+	}
 	switch {
+	case err == nil:
 	case errors.Is(err, io.EOF):
-		came := b.trailers().Clone()
-		b.w.policy(b.response.StatusCode).Trailer(came)
-		b.response.Trailer = came
-	case err != nil:
+		if came := b.trailers(); len(came) > 0 {
+			came = came.Clone()
+			b.w.policy(b.response.StatusCode).Trailer(came)
+			b.response.Trailer = came
+		}
+	default:
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			b.w.idled.Store(true)
+		}
 		b.w.cut = err
 	}
 	return n, err
+}
+
+func (b *responseBody) wait(idle time.Duration) {
+	if b.timer == nil {
+		b.timer = time.AfterFunc(idle, b.expire)
+		return
+	}
+	b.timer.Reset(idle)
 }
 
 func (b *responseBody) expire() {

@@ -143,7 +143,7 @@ func (h *handler) upgradeRefused(w *plainWriter, response *http.Response) {
 	policy.Response(response.Header)
 	policy.Trailer(response.Trailer)
 	trailers := func() http.Header { return response.Trailer }
-	body := &responseBody{ReadCloser: response.Body, response: response, trailers: trailers, w: w}
+	body := &responseBody{ReadCloser: response.Body, response: response, trailers: trailers, w: w, timed: true}
 	defer func() { _ = body.Close() }()
 	to := w.Header()
 	for name, values := range response.Header {

@@ -15,7 +15,7 @@ import (
 )
 
 // answering is a vendor that opens every tunnel and then says nothing.
-func answering(t *testing.T, addr string) *upstreamtest.Vendor {
+func answeringVendor(t *testing.T, addr string) *upstreamtest.Vendor {
 	t.Helper()
 	return startVendor(t, upstreamtest.VendorConfig{
 		Addr: addr, RecordLimit: -1, HeadTimeout: time.Minute,
@@ -46,7 +46,7 @@ var ways = map[string]func(context.Context, *Pool, Request) (*Conn, error){"bloc
 func TestConnectionsLeaveFromTheSources(t *testing.T) {
 	for name, connect := range ways {
 		t.Run(name, func(t *testing.T) {
-			v := answering(t, "127.0.0.1:0")
+			v := answeringVendor(t, "127.0.0.1:0")
 			p := newPool(t, Options{Gateways: []Gateway{gatewayOf(t, "gw", v.URL())}, Sources: addrs("127.0.0.2", "127.0.0.3")})
 			from := map[string]int{}
 			for _, c := range hold(t, p, 10, connect) {
@@ -61,7 +61,7 @@ func TestConnectionsLeaveFromTheSources(t *testing.T) {
 
 // Without IP_BIND_ADDRESS_NO_PORT a bound socket would hold its port for every peer.
 func TestSourcesShareTheirPortsBetweenGateways(t *testing.T) {
-	a, b := answering(t, "127.0.0.1:0"), answering(t, "127.0.0.1:0")
+	a, b := answeringVendor(t, "127.0.0.1:0"), answeringVendor(t, "127.0.0.1:0")
 	source := addrs("127.0.0.2")[0]
 	var g gateway
 	port, conn := occupied(t, source, netip.MustParseAddrPort(a.Addr()))
@@ -154,7 +154,7 @@ func TestPortsAreUsedUpThroughWindows(t *testing.T) {
 	first := low + rand.IntN(high-low-600)
 	for name, connect := range ways {
 		t.Run(name, func(t *testing.T) {
-			v := answering(t, "127.0.0.1:0")
+			v := answeringVendor(t, "127.0.0.1:0")
 			o := Options{Gateways: []Gateway{gatewayOf(t, "gw", v.URL())}, Ports: [2]int{first, first + 599}}
 			p := newPool(t, o)
 			conns := hold(t, p, 600, connect)
@@ -187,7 +187,7 @@ func TestPortsAreUsedUpThroughWindows(t *testing.T) {
 func TestSourceThatIsNotOurs(t *testing.T) {
 	for name, connect := range ways {
 		t.Run(name, func(t *testing.T) {
-			v := answering(t, "127.0.0.1:0")
+			v := answeringVendor(t, "127.0.0.1:0")
 			o := Options{Gateways: []Gateway{gatewayOf(t, "gw", v.URL())}, Sources: addrs("192.0.2.77", "127.0.0.2")}
 			for _, c := range hold(t, newPool(t, o), 5, connect) {
 				if local(c).Addr() != o.Sources[1] {

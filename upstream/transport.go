@@ -7,149 +7,94 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
+	"strings"
 	"sync"
 	"time"
 )
 
 const (
-	// plainIdle is how long a connection to a gateway waits for the next plain
-	// request; shorter than gateways keep theirs, so that requests rarely meet a
-	// connection that is just being closed.
-	plainIdle          = 10 * time.Second
-	plainIdlePerKey    = 8
-	plainIdleTotal     = 1024
-	plainMaxHeadBytes  = 64 << 10
+	plainMaxHeadBytes  = 64 << 10 // of an answer
+	plainMaxHintBytes  = 1 << 20  // of all 1xx heads before it
 	plainContinueAfter = time.Second
+	plainGraceAfterCut = time.Second // for an answer to come after the gateway has stopped reading
 )
 
 // GatewayMade reports whether the gateway made the response itself; it may look
 // at the beginning of the body (response.Body stays readable from its start).
 type GatewayMade func(response *http.Response) bool
 
-// errRefusedDial guards the transports: they dial their gateway and nothing else.
-var errRefusedDial = errors.New("upstream: refused to dial anything but the gateway")
-
-// Transport carries plain HTTP requests through the pool. It verifies nothing and
-// filters nothing of the messages: the caller does, before and after. Connections
-// are kept alive and shared only between requests of the same key.
+// Transport carries plain HTTP requests through the pool, an exchange in the
+// goroutine of its request; only a request's body has one more, while it is being
+// sent. It filters nothing of the messages: the caller does, before and after. Of
+// an answer it takes what has exactly one reading (see parseAnswer). Connections
+// are kept alive and shared only between requests of the same key and login.
 // Close must be called once no request is under way.
 type Transport struct {
-	pool       *Pool
-	transports map[*gateway]*http.Transport
+	pool   *Pool
+	logins map[*gateway]string
+	idle   idlePool
+	bodies sync.WaitGroup // goroutines that send requests' bodies
 }
 
 // NewTransport makes the plain side of p.
 func NewTransport(p *Pool) *Transport {
-	t := &Transport{pool: p, transports: make(map[*gateway]*http.Transport, len(p.gateways))}
+	t := &Transport{pool: p, logins: make(map[*gateway]string, len(p.gateways))}
 	for _, g := range p.gateways {
-		tr := t.newTransport(g)
-		t.transports[g] = tr
-		evict := tr.CloseIdleConnections
+		t.logins[g] = g.authorization()
+		evict := func() { t.idle.evict(g) }
 		g.evictIdle.Store(&evict)
 	}
 	return t
 }
 
-// Close drops the idle connections.
+// Close drops the idle connections and waits for what the transport has running.
+// Bodies of requests must have failed or ended by then.
 func (t *Transport) Close() {
-	for _, tr := range t.transports {
-		tr.CloseIdleConnections()
-	}
-}
-
-func (t *Transport) newTransport(g *gateway) *http.Transport {
-	tr := &http.Transport{
-		DisableCompression:     true, // no gunzip: the target's bytes pass as they are
-		MaxIdleConns:           plainIdleTotal,
-		MaxIdleConnsPerHost:    plainIdlePerKey,
-		IdleConnTimeout:        plainIdle,
-		ResponseHeaderTimeout:  t.pool.options.ConnectTimeout,
-		ExpectContinueTimeout:  plainContinueAfter,
-		MaxResponseHeaderBytes: plainMaxHeadBytes,
-		Protocols:              new(http.Protocols),
-	}
-	tr.Protocols.SetHTTP1(true)
-	if g.Scheme == SchemeDirect {
-		tr.DisableKeepAlives = true // there is no proxy URL that could keep customers apart
-		tr.DialContext = func(ctx context.Context, _, address string) (net.Conn, error) {
-			return t.counted(g, func() (net.Conn, *ConnectError) { return g.dialTarget(ctx, address) })
-		}
-		return tr
-	}
-	// The scheme is http for https gateways too: DialContext hands over TLS connections.
-	// The fragment only keeps the idle connections of different keys apart.
-	tr.Proxy = func(r *http.Request) (*url.URL, error) {
-		key, _ := r.Context().Value(keyOfPlain{}).(string)
-		return &url.URL{Scheme: SchemeHTTP, Host: g.Address(), Fragment: key}, nil
-	}
-	tr.DialContext = func(ctx context.Context, _, address string) (net.Conn, error) {
-		if address != g.Address() {
-			return nil, errRefusedDial
-		}
-		return t.counted(g, func() (net.Conn, *ConnectError) { return g.dial(ctx) })
-	}
-	return tr
-}
-
-// keyOfPlain is the context key of PlainRequest.Key.
-type keyOfPlain struct{}
-
-// counted dials within the gateway's limit; the connection counts until it is closed.
-// A write on it that takes longer than the connect timeout fails: net/http's
-// transport has no deadline of its own for it.
-func (t *Transport) counted(g *gateway, dial func() (net.Conn, *ConnectError)) (net.Conn, error) {
-	if !g.tryAcquire() {
-		return nil, fullError()
-	}
-	c, failure := dial()
-	if failure != nil {
-		g.release()
-		return nil, failure
-	}
-	return &countedConn{Conn: c, patience: t.pool.options.ConnectTimeout, release: sync.OnceFunc(g.release)}, nil
-}
-
-type countedConn struct {
-	net.Conn
-	patience time.Duration
-	release  func()
-}
-
-func (c *countedConn) Write(b []byte) (int, error) {
-	_ = c.SetWriteDeadline(time.Now().Add(c.patience))
-	return c.Conn.Write(b)
-}
-
-func (c *countedConn) Close() error {
-	c.release()
-	return c.Conn.Close()
+	t.idle.close()
+	t.bodies.Wait()
 }
 
 // PlainRequest is one plain HTTP request. Request is in client form with an http
-// URL and every field already filtered; its Body is read at most once and never closed.
+// URL and every field already filtered; an opaque URL (//host/path) is sent as it
+// stands. Its Body is read at most once and never closed; it may be read a moment
+// longer than the exchange lasts. Request.Trailer holds the announced names; their
+// values are sent when the body has ended.
 type PlainRequest struct {
 	Request *http.Request
 	// Authorization replaces the gateway's login (passthrough). Empty = the gateway's own.
 	Authorization string
 	// Key keeps connections apart: requests of different keys never share one.
 	Key string
+	// Idle is how long the answer's body may pause. Reads then fail with
+	// os.ErrDeadlineExceeded. 0 = no limit.
+	Idle time.Duration
+	// Informational is told of each 1xx but 100 and 101 before Do returns. It owns
+	// the header. nil = nobody is told.
+	Informational func(status int, header http.Header)
 }
 
 // PlainResponse is an answer. Its Trailer holds the names that were announced.
 type PlainResponse struct {
 	*http.Response
-	original *http.Response // the transport writes its Trailer when the body has ended
+	body *answerBody
 }
 
 // Trailers returns the trailer fields. It must not be called before a Read of the body
-// has returned io.EOF: until then the transport may be writing them.
-func (r *PlainResponse) Trailers() http.Header { return r.original.Trailer }
+// has returned io.EOF.
+func (r *PlainResponse) Trailers() http.Header { return r.body.trailer }
+
+// Ready reports whether the first Read of the body need not wait. It must not be called
+// after it, and says nothing of a body that GatewayMade has put in its place.
+func (r *PlainResponse) Ready() bool {
+	return r.Body == http.NoBody || r.Body == io.ReadCloser(r.body) && r.body.x.in.start < r.body.x.in.end
+}
 
 // Do sends r through the next gateway, or another if the first cannot be reached.
 // A gateway's own answer (407, quota, its error page) is a *ConnectError, not a
 // response; requests without a body and with a safe method are then tried through
-// the next gateway. The caller closes the response's body. The name is the gateway's.
+// the next gateway. The caller closes the response's body, which may be done while
+// it is being read. The end of the request's context ends the exchange, the body
+// included. The name is the gateway's.
 func (t *Transport) Do(r PlainRequest) (*PlainResponse, string, error) {
 	var response *PlainResponse
 	var name string
@@ -157,7 +102,7 @@ func (t *Transport) Do(r PlainRequest) (*PlainResponse, string, error) {
 	err := t.pool.try(ctx, func(g *gateway) *ConnectError {
 		name = g.Name
 		var failure *ConnectError
-		response, failure = t.once(g, r)
+		response, failure = t.once(ctx, g, &r)
 		if failure == nil {
 			return nil
 		}
@@ -173,7 +118,7 @@ func (t *Transport) Do(r PlainRequest) (*PlainResponse, string, error) {
 
 // replayable reports whether the request may be sent a second time.
 func replayable(r *http.Request) bool {
-	if r.Body != nil && r.Body != http.NoBody {
+	if hasBody(r) {
 		return false
 	}
 	switch r.Method {
@@ -184,37 +129,97 @@ func replayable(r *http.Request) bool {
 	}
 }
 
+func hasBody(r *http.Request) bool { return r.Body != nil && r.Body != http.NoBody }
+
 // once sends the request through g.
-func (t *Transport) once(g *gateway, r PlainRequest) (*PlainResponse, *ConnectError) {
-	ctx := context.WithValue(r.Request.Context(), keyOfPlain{}, r.Key)
-	out := r.Request.Clone(ctx)
-	out.Trailer = r.Request.Trailer // the values come with the end of the body, into the caller's map
-	if out.Body != nil && out.Body != http.NoBody {
-		out.Body = io.NopCloser(out.Body)
+func (t *Transport) once(ctx context.Context, g *gateway, r *PlainRequest) (*PlainResponse, *ConnectError) {
+	login := ""
+	if g.Scheme != SchemeDirect {
+		login = cmp.Or(r.Authorization, t.logins[g])
 	}
-	if g.Scheme == SchemeDirect {
-		// Targets get origin-form; an opaque URL would be sent as it stands.
-		if u, err := url.Parse(out.URL.String()); err == nil {
-			out.URL = u
-		}
-	} else if authorization := cmp.Or(r.Authorization, g.authorization()); authorization != "" {
-		out.Header["Proxy-Authorization"] = []string{authorization}
+	head := headBuffers.Get().(*[]byte)
+	defer func() { putHeadBuffer(head) }()
+	var err error
+	if *head, err = appendRequest((*head)[:0], r.Request, login, g.Scheme == SchemeDirect); err != nil {
+		return nil, &ConnectError{Phase: PhaseRequest, Cause: CauseMalformed, Err: err}
 	}
-	original, err := t.transports[g].RoundTrip(out)
-	if err != nil {
-		var failure *ConnectError
-		if errors.As(err, &failure) {
-			return nil, failure
-		}
-		return nil, &ConnectError{Phase: PhaseRequest, Cause: netCause(ctx, err, CauseClosed), Err: err}
+	response, failure := t.send(ctx, g, r, *head, login)
+	if failure != nil {
+		return nil, failure
 	}
-	// Whoever reads the body, in whatever goroutine, must not write what others look at.
-	fresh := *original
-	fresh.Trailer = original.Trailer.Clone()
-	response := &PlainResponse{Response: &fresh, original: original}
 	if made := t.pool.options.GatewayMade; made != nil && g.Scheme != SchemeDirect && made(response.Response) {
 		_ = response.Body.Close()
 		return nil, &ConnectError{Phase: PhaseRequest, Cause: statusCause(response.StatusCode), Status: response.StatusCode}
 	}
 	return response, nil
+}
+
+// send exchanges the request for an answer's head: on an idle connection if there is
+// one, and once more on a fresh one if that turns out to have been closed meanwhile.
+func (t *Transport) send(ctx context.Context, g *gateway, r *PlainRequest, head []byte, login string) (*PlainResponse, *ConnectError) {
+	key := idleKey{gateway: g, key: r.Key, login: login}
+	if conn := t.idle.take(key); conn != nil {
+		x := newExchange(t, conn, r)
+		response, err := x.run(ctx, head)
+		if err == nil {
+			return response, nil
+		}
+		if !x.stale(err) || !replayable(r.Request) || ctx.Err() != nil {
+			return nil, x.failure(ctx, err)
+		}
+	}
+	conn, failure := t.dial(ctx, key, r.Request)
+	if failure != nil {
+		return nil, failure
+	}
+	x := newExchange(t, conn, r)
+	response, err := x.run(ctx, head)
+	if err != nil {
+		return nil, x.failure(ctx, err)
+	}
+	return response, nil
+}
+
+// dial opens a connection within the gateway's limit; it counts until it is closed.
+func (t *Transport) dial(ctx context.Context, key idleKey, r *http.Request) (*plainConn, *ConnectError) {
+	g := key.gateway
+	if !g.tryAcquire() {
+		return nil, fullError()
+	}
+	var c net.Conn
+	var failure *ConnectError
+	if g.Scheme == SchemeDirect {
+		c, failure = g.dialTarget(ctx, withPort(r.URL.Host))
+	} else {
+		c, failure = g.dial(ctx)
+	}
+	if failure != nil {
+		g.release()
+		return nil, failure
+	}
+	return newPlainConn(c, key), nil
+}
+
+// withPort is an http URL's host with its port, 80 if it has none.
+func withPort(host string) string {
+	if strings.LastIndexByte(host, ':') > strings.LastIndexByte(host, ']') {
+		return host
+	}
+	return host + ":80"
+}
+
+// failure says why an exchange failed.
+func (x *plainExchange) failure(ctx context.Context, err error) *ConnectError {
+	otherwise := CauseClosed
+	if sent := x.sendError(); sent != nil {
+		err = errors.Join(sent, err)
+	}
+	var malformed *malformedError
+	switch {
+	case errors.As(err, &malformed):
+		otherwise = CauseMalformed
+	case errors.Is(err, io.EOF):
+		err = io.ErrUnexpectedEOF
+	}
+	return &ConnectError{Phase: PhaseRequest, Cause: netCause(ctx, err, otherwise), Err: err}
 }
