@@ -43,8 +43,10 @@ func ParseTarget(authority string) (Target, error) {
 		if host, port, ok = strings.Cut(authority, ":"); !ok || !validName(host) {
 			return Target{}, errTarget
 		}
-		if _, ok := parseIPv4(host); !ok && endsInNumber(host) {
-			return Target{}, errTarget
+		if endsInNumber(host) {
+			if _, ok := parseIPv4(host); !ok {
+				return Target{}, errTarget
+			}
 		}
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
