@@ -336,6 +336,7 @@ func (c *frontConn) handOver(buffered []byte) (stream net.Conn, early []byte, re
 
 // handled ends the goroutine's part in the connection, if net/http does not go on with it.
 func (c *frontConn) handled() {
+	c.current = nil
 	if c.hijacked {
 		c.server.serving.Done()
 	}

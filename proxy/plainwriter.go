@@ -87,9 +87,10 @@ func (w *plainWriter) WriteHeader(status int) {
 	w.extend()
 	w.x.conn.unnamed.Store(http.StatusText(status) == "")
 	w.ResponseWriter.WriteHeader(status)
-	if w.length < 0 {
+	switch {
+	case w.length < 0 && !w.ready:
 		_ = w.control.Flush() // the head does not wait for the first byte
-	} else if w.length > 0 && !w.ready {
+	case w.length < 0, w.length > 0 && !w.ready:
 		w.late = time.AfterFunc(lateFlush, w.flushLate)
 	}
 }

@@ -83,8 +83,9 @@ type PlainResponse struct {
 // has returned io.EOF.
 func (r *PlainResponse) Trailers() http.Header { return r.body.trailer }
 
-// Ready reports whether the first Read of the body need not wait. It must not be called
-// after it, and says nothing of a body that GatewayMade has put in its place.
+// Ready reports whether something of the body has come with the head, or there is none:
+// the first Read will hardly wait. It must not be called after that, and is false for
+// a body that GatewayMade has put in its place.
 func (r *PlainResponse) Ready() bool {
 	return r.Body == http.NoBody || r.Body == io.ReadCloser(r.body) && r.body.x.in.start < r.body.x.in.end
 }
