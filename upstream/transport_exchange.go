@@ -42,10 +42,8 @@ func newExchange(t *Transport, conn *plainConn, r *PlainRequest) *plainExchange 
 // the connection is closed.
 func (x *plainExchange) run(ctx context.Context, head []byte) (*PlainResponse, error) {
 	x.stop = context.AfterFunc(ctx, x.interrupt)
-	_ = x.conn.SetDeadline(time.Now().Add(x.patience))
-	_, err := x.conn.Write(head)
+	err := x.sendHead(head)
 	if err == nil {
-		x.startUpload()
 		err = x.readHead()
 	}
 	if err != nil {

@@ -10,11 +10,13 @@ import (
 	"time"
 )
 
-// uploadBufferSize is how much of a body is read at once; chunkRoom is left before and
-// after it for a chunk's framing.
 const (
-	uploadBufferSize = 32 << 10
-	chunkRoom        = 16
+	uploadBufferSize = 32 << 10 // of a body, read at once
+	chunkRoom        = 16       // left before it for a chunk's framing
+	// The head waits a moment for the body's first bytes, which mostly came with the
+	// customer's, and takes them along if they are few.
+	firstBytesWait = 5 * time.Millisecond
+	maxFirstBytes  = 4 << 10
 )
 
 var uploadBuffers = sync.Pool{New: func() any { return new([chunkRoom + uploadBufferSize + 2]byte) }}
@@ -31,23 +33,65 @@ type upload struct {
 	release func()        // closes may, once
 	begun   bool          // guarded by x.mu: the body may be read
 
+	first   chan struct{} // closed when the first bytes are in piece, or readErr says why not
+	taken   chan bool     // told once, after the head was written, whether piece went with it
+	piece   []byte
+	readErr error
+
 	ended  bool  // guarded by x.mu
 	err    error // guarded by x.mu
 	wanted bool  // guarded by x.mu; false = nobody wants the body any more
 }
 
-// startUpload starts to send the body, if there is one. From here on the answer's head
-// has no deadline until the body is sent.
-func (x *plainExchange) startUpload() {
+// sendHead writes the head and starts to send the body, if there is one. From then on
+// the answer's head has no deadline until the body is sent.
+func (x *plainExchange) sendHead(head []byte) error {
+	_ = x.conn.SetDeadline(time.Now().Add(x.patience))
 	if !hasBody(x.r.Request) {
-		return
+		_, err := x.conn.Write(head)
+		return err
 	}
-	u := &upload{x: x, request: x.r.Request, wanted: true, may: make(chan struct{})}
+	_ = x.conn.SetReadDeadline(time.Time{})
+	u := &upload{
+		x: x, request: x.r.Request, wanted: true,
+		may: make(chan struct{}), first: make(chan struct{}), taken: make(chan bool, 1),
+	}
 	u.release = sync.OnceFunc(func() { close(u.may) })
 	u.expects = hasToken(u.request.Header["Expect"], "100-continue")
-	_ = x.conn.SetReadDeadline(time.Time{})
 	x.upload = u
+	if u.expects {
+		u.taken <- false
+		if _, err := x.conn.Write(head); err != nil {
+			return err // nothing reads the body
+		}
+		x.t.bodies.Go(u.run)
+		return nil
+	}
 	x.t.bodies.Go(u.run)
+	along, err := u.firstBytes()
+	if err == nil {
+		_, err = x.conn.Write(append(head, along...))
+	}
+	u.taken <- err == nil && len(along) > 0
+	return err
+}
+
+// firstBytes are those that go with the head; the error is the body's.
+func (u *upload) firstBytes() ([]byte, error) {
+	timer := time.NewTimer(firstBytesWait)
+	defer timer.Stop()
+	select {
+	case <-u.first:
+	case <-timer.C:
+		return nil, nil
+	}
+	switch {
+	case u.readErr != nil && !errors.Is(u.readErr, io.EOF):
+		return nil, u.readErr
+	case len(u.piece) > maxFirstBytes:
+		return nil, nil
+	}
+	return u.piece, nil
 }
 
 // proceed lets the body go: the target has asked for it.
@@ -95,7 +139,7 @@ func (u *upload) run() {
 	err := u.await()
 	cut := false // the connection is of no use
 	if err == nil {
-		err, cut = u.send()
+		cut, err = u.send()
 	}
 	x := u.x
 	x.mu.Lock()
@@ -139,38 +183,46 @@ func (u *upload) await() error {
 
 // send copies the body. cut reports that the connection must not be used any further:
 // the customer's part failed, or the gateway takes nothing.
-func (u *upload) send() (err error, cut bool) { //nolint:revive // the error is the result
+func (u *upload) send() (cut bool, err error) {
 	buf := uploadBuffers.Get().(*[chunkRoom + uploadBufferSize + 2]byte)
 	defer uploadBuffers.Put(buf)
-	chunked := u.request.ContentLength <= 0
-	left := u.request.ContentLength
-	for chunked || left > 0 {
+	chunked, left := u.request.ContentLength <= 0, u.request.ContentLength
+	for first := true; chunked || left > 0; first = false {
 		room := buf[chunkRoom : chunkRoom+uploadBufferSize]
 		if !chunked {
 			room = room[:min(int64(len(room)), left)]
 		}
 		n, readErr := u.request.Body.Read(room)
-		if n > 0 {
-			left -= int64(n)
-			out := room[:n]
-			if chunked {
-				out = frameChunk(buf, n)
-			}
-			if err := u.write(out); err != nil {
-				return err, errors.Is(err, os.ErrDeadlineExceeded)
-			}
+		left -= int64(n)
+		out := room[:n]
+		if chunked && n > 0 {
+			out = frameChunk(buf, n)
+		}
+		if first && u.offer(out, readErr) {
+			out = nil
+		}
+		if err := u.write(out); err != nil {
+			return errors.Is(err, os.ErrDeadlineExceeded), err
 		}
 		switch {
-		case errors.Is(readErr, io.EOF) && chunked:
+		case readErr == nil:
+		case !errors.Is(readErr, io.EOF):
+			return true, readErr
+		case chunked:
 			err := u.writeTrailer()
-			return err, errors.Is(err, os.ErrDeadlineExceeded)
-		case errors.Is(readErr, io.EOF) && left > 0:
-			return io.ErrUnexpectedEOF, true
-		case readErr != nil && !errors.Is(readErr, io.EOF):
-			return readErr, true
+			return errors.Is(err, os.ErrDeadlineExceeded), err
+		case left > 0:
+			return true, io.ErrUnexpectedEOF
 		}
 	}
-	return nil, false
+	return false, nil
+}
+
+// offer lets the body's first bytes go with the head, and reports whether they did.
+func (u *upload) offer(piece []byte, err error) bool {
+	u.piece, u.readErr = piece, err
+	close(u.first)
+	return <-u.taken
 }
 
 // frameChunk makes a chunk of the n bytes behind the room at the start of buf.
@@ -193,6 +245,9 @@ func (u *upload) writeTrailer() error {
 }
 
 func (u *upload) write(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
 	_ = u.x.conn.SetWriteDeadline(time.Now().Add(u.x.patience))
 	_, err := u.x.conn.Write(b)
 	return err
