@@ -62,6 +62,9 @@ type frontConn struct {
 	phase    atomic.Int32
 	close    sync.Once
 
+	watch     atomic.Pointer[customerWatch] // of the exchange under way; nil = none
+	wholeRead atomic.Bool                   // the request under way, and its end is for the watch to see
+
 	// guarded by server.connsMu
 	loose bool   // may be closed to make room
 	key   string // whose leases it holds; empty = nobody's
@@ -100,6 +103,10 @@ func (c *frontConn) Read(b []byte) (int, error) {
 				Str("peer", c.raw.RemoteAddr().String()).Msg("connection dropped before its first request")
 			return 0, io.EOF
 		}
+	}
+	if c.aheadOfRequest(b) {
+		c.requestRead()
+		return 0, nil
 	}
 	n, err := c.stream.Read(b)
 	if n > 0 {
@@ -391,6 +398,7 @@ func (s *Server) stateChanged(conn net.Conn, state http.ConnState) {
 		s.serving.Done()
 	case http.StateIdle:
 		c.setPhase(phaseWaiting)
+		c.wholeRead.Store(false)
 		s.waits(c)
 	}
 }

@@ -14,6 +14,9 @@ import (
 
 // plain carries an ordinary request through goproxy.
 func (h *handler) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
+	ctx, stop := x.conn.watched(r.Context())
+	defer stop()
+	r = r.WithContext(ctx)
 	out := &plainWriter{ResponseWriter: w, h: h, x: x, r: r, control: http.NewResponseController(w), extended: x.start}
 	x.plain = out
 	h.goproxy.ServeHTTP(out, h.outgoing(r, out))

@@ -27,9 +27,11 @@ var established = []byte(masking.Established)
 // customer's is read before the target has switched: what comes after a refusal
 // would be a new request, with his credentials, and not the target's to see.
 func (h *handler) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, target Target) {
-	ctx, cancel := context.WithCancel(r.Context())
+	ctx, stop := x.conn.watched(r.Context())
+	defer stop()
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	out := &plainWriter{ResponseWriter: w, h: h, x: x, r: r, control: http.NewResponseController(w), cancel: cancel}
+	out := &plainWriter{ResponseWriter: w, h: h, x: x, r: r.WithContext(ctx), control: http.NewResponseController(w), cancel: cancel}
 	conn, err := h.server.config.Upstream.Connect(ctx, upstream.Request{
 		Target: target.String(), Authorization: x.who.authorization,
 	})
@@ -61,6 +63,7 @@ func (h *handler) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, t
 		h.upgradeRefused(out, answer.response)
 		return
 	}
+	stop() // the tunnel reads from here on
 	handed = h.upgraded(w, x, conn, answer)
 }
 
