@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"maps"
 	"net/http"
 	"net/url"
@@ -16,19 +17,17 @@ import (
 func (h *handler) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 	ctx, stop := x.conn.watched(r.Context())
 	defer stop()
-	r = r.WithContext(ctx)
-	out := &plainWriter{ResponseWriter: w, h: h, x: x, r: r, control: http.NewResponseController(w), extended: x.start}
+	out := &plainWriter{ResponseWriter: w, h: h, x: x, r: r, control: http.NewResponseController(w), left: ctx.Err, extended: x.start}
 	x.plain = out
-	h.goproxy.ServeHTTP(out, h.outgoing(r, out))
+	h.goproxy.ServeHTTP(out, h.outgoing(ctx, r, out))
 	out.end()
 }
 
 // outgoing is the request as it leaves: its fields filtered before goproxy takes
 // Connection away, which names more fields that must go; the target's Host (RFC 9112
 // §3.2.2); the request target byte for byte. r stays as it is.
-func (h *handler) outgoing(r *http.Request, w *plainWriter) *http.Request {
-	out := new(http.Request)
-	*out = *r
+func (h *handler) outgoing(ctx context.Context, r *http.Request, w *plainWriter) *http.Request {
+	out := r.WithContext(ctx)
 	out.Header = maps.Clone(r.Header) // the mask takes fields out and leaves their lines alone
 	h.server.config.Policy.Request(out.Header)
 	out.Close = false // the customer's connection, not ours to the gateway

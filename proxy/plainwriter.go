@@ -30,6 +30,7 @@ type plainWriter struct {
 	control *http.ResponseController
 	cancel  context.CancelFunc // ends an upgrade's request to the upstream; nil for others
 	body    *requestBody       // nil = none; set before the request goes out
+	left    func() error       // why the exchange is over before its time; nil = it is not
 	ready   bool               // the first of the answer's body is there
 
 	mu       sync.Mutex // guards the ResponseWriter and what follows, against flushLate
@@ -206,7 +207,7 @@ func (w *plainWriter) end() {
 	}
 	switch {
 	case outcome != "":
-	case w.failed != nil || broken && w.r.Context().Err() != nil:
+	case w.failed != nil || broken && w.left() != nil:
 		outcome = ClientGone
 	case broken && w.idled.Load():
 		outcome = IdleTimeout

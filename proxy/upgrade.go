@@ -31,7 +31,7 @@ func (h *handler) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, t
 	defer stop()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	out := &plainWriter{ResponseWriter: w, h: h, x: x, r: r.WithContext(ctx), control: http.NewResponseController(w), cancel: cancel}
+	out := &plainWriter{ResponseWriter: w, h: h, x: x, r: r, control: http.NewResponseController(w), left: ctx.Err, cancel: cancel}
 	conn, err := h.server.config.Upstream.Connect(ctx, upstream.Request{
 		Target: target.String(), Authorization: x.who.authorization,
 	})
