@@ -26,12 +26,12 @@ var arrows = map[string]struct {
 	"upstream/upstreamtest": {"", "demo, audit and tests share it"},
 	"integration":           {"masking upstream/upstreamtest integration/lab", "black box: the built binary, not its packages"},
 	"integration/lab":       {"masking upstream/upstreamtest", "the harness of integration"},
-	"integration/bench":     {"integration/lab upstream/upstreamtest", "measures the built binary"},
+	"integration/bench":     {"", "measures the built binary; generator and vendor are its own, light ones"},
 }
 
-// outside are imports that only one package may have, and masking may have none.
+// outside are imports that only the named packages may have, and masking may have none.
 var outside = map[string]string{
-	"github.com/elazarl/goproxy":     "proxy",
+	"github.com/elazarl/goproxy":     "proxy integration/bench", // the bench measures goproxy alone beside ours
 	"github.com/caarlos0/env/v11":    "cmd/maskrelay",
 	"github.com/spf13/cobra":         "cmd/maskrelay",
 	"github.com/pires/go-proxyproto": "proxy",
@@ -58,8 +58,8 @@ func TestArrows(t *testing.T) {
 				}
 				continue
 			}
-			if only, named := outside[to]; named && only != from {
-				t.Errorf("%s must not import %s: only %s does", from, to, only)
+			if only, named := outside[to]; named && !slices.Contains(strings.Fields(only), from) {
+				t.Errorf("%s must not import %s: only %s may", from, to, only)
 			}
 			if from == "masking" && strings.Contains(to, ".") {
 				t.Errorf("masking must not import %s: %s", to, rule.why)
