@@ -2,7 +2,7 @@
 #
 #   make test     install the parts that the tests need (where it may), lint, all tests with the race detector
 #   make lint     format, vet, and the analysers pinned in go.mod
-#   make bench    new tunnels per second, CPU and memory per tunnel of the built binary, as Markdown
+#   make bench    the built binary beside other relays (installed where it may): tables as Markdown, a chart; BENCH_ARGS=-help tells the choices
 #   make fuzz     every fuzz target for FUZZTIME each
 #   make demo     the relay, a stand-in vendor and a target on loopback
 #   make build    bin/maskrelay
@@ -25,7 +25,8 @@ GO_TEXT = find . -name .git -prune -o -name bin -prune -o -type f \( -name '*.go
 #   _test.go               helpers that return a response to their test, or close it for one
 #   upstream/transport.go  Do returns the response, whose body its caller closes
 #   proxy/upgrade.go       a 101 has no body; any other answer goes to upgradeRefused, which closes it
-BODYCLOSE_EXCEPT = -e '^\#' -e '_test\.go:' -e '^upstream/transport\.go:' -e '^proxy/upgrade\.go:'
+#   integration/bench/relays.go  goproxy sends the response that it is given, and closes it
+BODYCLOSE_EXCEPT = -e '^\#' -e '_test\.go:' -e '^upstream/transport\.go:' -e '^proxy/upgrade\.go:' -e '^integration/bench/relays\.go:'
 
 .PHONY: test parts lint bench fuzz demo build image clean
 
@@ -46,8 +47,13 @@ lint:
 	go tool go-errorlint ./...
 	$(GO_TEXT) | xargs -0 -r go tool misspell -error
 
-bench:
-	go test -run='^$$' -bench=. -benchtime=1x -timeout=10m ./integration/bench
+# A choice of one's own does not replace the chart that is checked in.
+BENCH_ARGS ?= -svg integration/bench/bench.svg
+
+bench: build
+	@integration/install-parts.sh bench >&2
+	go build -trimpath -o bin/bench ./integration/bench
+	bin/bench $(BENCH_ARGS)
 
 # Each package with a FuzzXxx function, each function on its own: "go test -fuzz" takes one target at a time.
 fuzz:

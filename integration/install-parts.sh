@@ -1,7 +1,8 @@
 #!/bin/bash
-# Installs the Debian parts and the one npm package that the integration tests start or use as customers.
+# Installs the Debian parts and the one npm package that the integration tests start or use as customers; with the argument "bench", the
+# relays that the benchmark measures beside this one instead.
 # As root, or with a sudo that asks no password, it installs what is missing; otherwise it names what is missing and goes on
-# (the tests skip those parts), or fails when CI=true. No service is started, and none that runs is touched.
+# (the tests and the benchmark skip those parts), or fails when CI=true. No service is started, and none that runs is touched.
 set -euo pipefail
 
 undici_version=6.29.1
@@ -14,6 +15,21 @@ parts=(
   libnginx-mod-stream=/usr/lib/nginx/modules/ngx_stream_module.so
   chromium=chromium buildah=buildah uidmap=newuidmap nodejs=node npm=npm
 )
+for_bench=
+case "${1:-}" in
+  '') ;;
+  bench)
+    for_bench=1
+    parts=(
+      haproxy=haproxy squid=squid tinyproxy=tinyproxy privoxy=privoxy nginx=nginx
+      libnginx-mod-stream=/usr/lib/nginx/modules/ngx_stream_module.so
+    )
+    ;;
+  *)
+    echo "usage: ${0##*/} [bench]" >&2
+    exit 2
+    ;;
+esac
 PATH="$PATH:/usr/sbin:/sbin"
 
 have() {
@@ -27,7 +43,7 @@ missing=()
 for part in "${parts[@]}"; do
   have "${part#*=}" || missing+=("${part%%=*}")
 done
-/usr/bin/python3 -c 'import requests' 2>/dev/null || missing+=(python3-requests)
+[ -n "$for_bench" ] || /usr/bin/python3 -c 'import requests' 2>/dev/null || missing+=(python3-requests)
 
 as_root=()
 can_install() {
@@ -66,7 +82,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
   fi
 fi
 
-if ! grep -qs "\"version\": \"$undici_version\"" "$cache/node_modules/undici/package.json"; then
+if [ -z "$for_bench" ] && ! grep -qs "\"version\": \"$undici_version\"" "$cache/node_modules/undici/package.json"; then
   mkdir -p "$cache" || true
   if command -v npm >/dev/null && npm install --prefix "$cache" --silent --no-audit --no-fund "undici@$undici_version" >/dev/null 2>"$cache/npm.log"; then
     echo "installed: undici $undici_version"
@@ -81,5 +97,5 @@ if [ "${#lacking[@]}" -gt 0 ]; then
   if [ "${CI:-}" = true ]; then
     exit 1
   fi
-  echo "the tests that need them will be skipped" >&2
+  echo "what needs them will be skipped" >&2
 fi

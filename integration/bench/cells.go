@@ -31,6 +31,7 @@ const (
 	manyTunnels  = 9000
 	burstTunnels = 9500
 	idleBeside   = 1000
+	firstBytes   = 4096 // there and back in each held tunnel, as much as a TLS handshake
 	warmUp       = 300 * time.Millisecond
 	holdLimit    = 60 * time.Second
 )
@@ -95,7 +96,7 @@ func (s *stand) sizes() (few, many int) {
 // hold measures what one more idle tunnel costs, and echo through one while many are held.
 func hold(s *stand) error {
 	few, many := s.sizes()
-	o := order{Op: "hold", Addr: s.addr, Head: connectHead(echoTarget, s.peer.login()), Workers: 64, For: holdLimit}
+	o := order{Op: "hold", Addr: s.addr, Head: connectHead(echoTarget, s.peer.login()), Echo: firstBytes, Workers: 64, For: holdLimit}
 	err := s.slope("hold.", few, many, func(n int) error {
 		o.Count = n
 		a, err := s.load.ask(o)
@@ -108,7 +109,7 @@ func hold(s *stand) error {
 	if err != nil {
 		return err
 	}
-	o.Op, o.For = "ping", s.cellTime
+	o.Op, o.For = "ping", 2*s.cellTime // its p99 needs many
 	a, err := s.load.ask(o)
 	if err != nil {
 		return err
@@ -160,11 +161,11 @@ func (s *stand) slope(prefix string, few, many int, open func(int) error) error 
 // settled waits, three seconds at the most, until memory and files of the peer stay what they are, and returns them.
 func (s *stand) settled() (usage, error) {
 	last, err := s.watched.holding()
-	for range 6 {
+	for range 12 {
 		if err != nil {
 			break
 		}
-		time.Sleep(500 * time.Millisecond)
+		time.Sleep(250 * time.Millisecond)
 		now, nowErr := s.watched.holding()
 		same := now == last
 		last, err = now, nowErr

@@ -11,7 +11,7 @@
 // # Cells
 //
 //   - rate: connect, CONNECT with credentials, one byte there and back, close; closed loop of 64 and 512 workers.
-//   - hold: 2,000 and then 9,000 tunnels, each used for one byte; what one more costs, and echo through one while they are held.
+//   - hold: 2,000 and then 9,000 tunnels, each used for 4 KiB there and back; what one more costs, and echo through one while they are held.
 //   - pending: the same for handshakes that the vendor does not answer.
 //   - burst: 9,500 tunnels with 512 at a time in their handshake.
 //   - bulk: zeros through 1 and 16 tunnels, each way.

@@ -55,10 +55,15 @@ func (g *generator) carryOut(o order) (answer, error) {
 	return answer{}, fmt.Errorf("unknown order %q", o.Op)
 }
 
+// newOpening begins with now.
+func newOpening(o order, addr netip.AddrPort) *opening {
+	return &opening{addr: addr, head: []byte(o.Head), echo: zeros[:min(max(o.Echo, 1), 4096)], until: time.Now().Add(o.For)}
+}
+
 // rate opens, uses and closes tunnels for a time.
 func (g *generator) rate(o order, addr netip.AddrPort) (answer, error) {
 	start := time.Now()
-	work := &opening{addr: addr, head: []byte(o.Head), until: start.Add(o.For)}
+	work := newOpening(o, addr)
 	work.left.Store(1 << 40)
 	openers, err := work.openAll(o.Workers)
 	if err != nil {
@@ -70,7 +75,8 @@ func (g *generator) rate(o order, addr netip.AddrPort) (answer, error) {
 // hold opens Count more tunnels and keeps them. With Pending they wait for their reply.
 func (g *generator) hold(o order, addr netip.AddrPort) (answer, error) {
 	start := time.Now()
-	work := &opening{addr: addr, head: []byte(o.Head), until: start.Add(o.For), keep: true, pending: o.Pending}
+	work := newOpening(o, addr)
+	work.keep, work.pending = true, o.Pending
 	work.left.Store(int64(o.Count))
 	openers, err := work.openAll(o.Workers)
 	if err != nil {

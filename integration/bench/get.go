@@ -32,7 +32,7 @@ type getLoop struct {
 // get repeats one request on each of Workers connections for a time.
 func (g *generator) get(o order, addr netip.AddrPort) (answer, error) {
 	start := time.Now()
-	work := &opening{addr: addr, head: []byte(o.Head), until: start.Add(o.For)}
+	work := newOpening(o, addr)
 	work.left.Store(1 << 40)
 	loops := make([]*getLoop, min(runtime.NumCPU(), o.Workers))
 	ended := make(chan error, len(loops))

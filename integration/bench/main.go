@@ -26,8 +26,8 @@ func main() { os.Exit(run()) }
 
 // run returns the exit code: 1 when the bench could not be run, 2 for wrong flags.
 func run() int {
-	if role, ok := roles[os.Getenv(roleVariable)]; ok {
-		return code(role())
+	if role := os.Getenv(roleVariable); role != "" {
+		return code(play(role))
 	}
 	opt, err := parseOptions(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
@@ -47,6 +47,15 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return code(runBench(ctx, opt))
+}
+
+// play runs a role to its end.
+func play(role string) error {
+	run, ok := roles[role]
+	if !ok {
+		return fmt.Errorf("%s: unknown role %q", roleVariable, role)
+	}
+	return run()
 }
 
 func code(err error) int {

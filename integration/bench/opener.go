@@ -19,6 +19,7 @@ import (
 type opening struct {
 	addr    netip.AddrPort
 	head    []byte
+	echo    []byte       // what goes there and back in each tunnel
 	pending bool         // a tunnel counts when its head is sent
 	keep    bool         // keep the tunnels instead of closing them
 	left    atomic.Int64 // tunnels still to begin; very many when only the time counts
@@ -65,6 +66,7 @@ type slot struct {
 	began time.Time
 	setup time.Duration
 	reply []byte // of the reply's head, while it is not complete
+	echo  int    // bytes that came back
 }
 
 // opener is one thread's share of an opening.
@@ -201,7 +203,7 @@ func (o *opener) step(i int, s *slot) {
 	case s.stage == waitReply:
 		o.replied(i, s, o.buf[:n])
 	default:
-		o.echoed(i, s)
+		o.echoed(i, s, n)
 	}
 }
 
@@ -234,7 +236,7 @@ var (
 
 const maxReply = 4 << 10
 
-// replied takes in a piece of the relay's reply, and sends the one byte once it is whole.
+// replied takes in a piece of the relay's reply, and sends the first bytes once it is whole.
 func (o *opener) replied(i int, s *slot, data []byte) {
 	s.reply = append(s.reply, data...)
 	if !bytes.HasSuffix(s.reply, headEnd) {
@@ -248,15 +250,18 @@ func (o *opener) replied(i int, s *slot, data []byte) {
 		return
 	}
 	s.setup = time.Since(s.began)
-	if _, err := unix.Write(s.fd, []byte{'!'}); err != nil {
-		o.broken(i, fmt.Errorf("first byte: %w", err))
+	if n, err := unix.Write(s.fd, o.echo); err != nil || n != len(o.echo) {
+		o.broken(i, fmt.Errorf("first %d bytes: %w", n, err))
 		return
 	}
 	s.stage = waitEcho
 }
 
-// echoed ends a tunnel that has done its work.
-func (o *opener) echoed(i int, s *slot) {
+// echoed takes in n bytes of the echo, and ends a tunnel that has done its work.
+func (o *opener) echoed(i int, s *slot, n int) {
+	if s.echo += n; s.echo < len(o.echo) {
+		return
+	}
 	o.setup = append(o.setup, int64(s.setup))
 	o.whole = append(o.whole, int64(time.Since(s.began)))
 	if o.keep {

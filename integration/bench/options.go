@@ -20,6 +20,7 @@ type options struct {
 	rounds   int
 	cellTime time.Duration
 	svg      string
+	raw      bool
 }
 
 // allCells is the order in which a round runs.
@@ -31,12 +32,13 @@ func parseOptions(args []string) (*options, error) {
 	peers := flags.String("peers", "", "names, with commas between (default all)")
 	cells := flags.String("cells", strings.Join(allCells, ","), "what to measure")
 	rounds := flags.Int("rounds", 3, "interleaved rounds; medians are taken over them")
-	cellTime := flags.Duration("cell-time", 2*time.Second, "how long one figure is measured")
+	cellTime := flags.Duration("cell-time", time.Second, "how long one figure is measured")
 	svg := flags.String("svg", "", "file for the chart")
+	raw := flags.Bool("raw", false, "print the figures of every round too")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
-	opt := &options{rounds: *rounds, cellTime: *cellTime, svg: *svg}
+	opt := &options{rounds: *rounds, cellTime: *cellTime, svg: *svg, raw: *raw}
 	if flags.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected %q", flags.Arg(0))
 	}
@@ -79,6 +81,9 @@ func parseBuilds(text string) ([]build, error) {
 		}
 		if slices.ContainsFunc(list, func(b build) bool { return b.name == name }) {
 			return nil, fmt.Errorf("-maskrelay: %q twice", name)
+		}
+		if slices.ContainsFunc(otherPeers(), func(p *peer) bool { return p.name == name }) {
+			return nil, fmt.Errorf("-maskrelay: %q is another peer's name", name)
 		}
 		list = append(list, build{name: name, path: abs, env: parts[1:]})
 	}

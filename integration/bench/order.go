@@ -25,6 +25,7 @@ type order struct {
 	Op      string
 	Addr    string        `json:",omitempty"` // host:port: whom to dial, or where to listen
 	Head    string        `json:",omitempty"` // request head to send
+	Echo    int           `json:",omitempty"` // bytes there and back in each tunnel, at most 4096; 0 means 1
 	Count   int           `json:",omitempty"` // tunnels, or streams
 	Workers int           `json:",omitempty"` // at a time
 	For     time.Duration `json:",omitempty"`
@@ -86,6 +87,7 @@ type roleProcess struct {
 	name    string
 	in      io.WriteCloser
 	answers chan answer
+	slack   time.Duration // what an order may take beyond its own duration
 }
 
 // startRole starts the program at path in a role, on cpus. Its open files limit is the highest that is allowed.
@@ -105,7 +107,7 @@ func startRole(path, role string, cpus *unix.CPUSet) (*roleProcess, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", role, err)
 	}
-	r := &roleProcess{process: p, name: role, in: in, answers: make(chan answer, 1)}
+	r := &roleProcess{process: p, name: role, in: in, answers: make(chan answer, 1), slack: time.Minute}
 	go r.read(out)
 	return r, nil
 }
@@ -122,10 +124,7 @@ func (r *roleProcess) read(out io.Reader) {
 	}
 }
 
-// slack is what an order may take beyond its own duration.
-const slack = 60 * time.Second
-
-// ask gives an order and waits for its answer, at most its duration and a minute. A role that does not answer is ended.
+// ask gives an order and waits for its answer, at most its duration and the slack. A role that does not answer is ended.
 func (r *roleProcess) ask(o order) (answer, error) {
 	line, err := json.Marshal(o)
 	if err != nil {
@@ -134,7 +133,7 @@ func (r *roleProcess) ask(o order) (answer, error) {
 	if _, err := r.in.Write(append(line, '\n')); err != nil {
 		return answer{}, fmt.Errorf("%s: %w", r.name, err)
 	}
-	timer := time.NewTimer(o.For + slack)
+	timer := time.NewTimer(o.For + r.slack)
 	defer timer.Stop()
 	select {
 	case a, ok := <-r.answers:
@@ -147,7 +146,7 @@ func (r *roleProcess) ask(o order) (answer, error) {
 		return a, nil
 	case <-timer.C:
 		r.end()
-		return answer{}, fmt.Errorf("%s: no answer to %q in %v", r.name, o.Op, o.For+slack)
+		return answer{}, fmt.Errorf("%s: no answer to %q in %v", r.name, o.Op, o.For+r.slack)
 	}
 }
 

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -148,6 +149,20 @@ func (s *site) write(name, text string) (string, error) {
 	return path, os.WriteFile(path, []byte(text), 0o644)
 }
 
+// service is a name that no other process of the machine has.
+func (s *site) service() string {
+	return fmt.Sprintf("maskrelaybench%dx%s", os.Getpid(), filepath.Base(s.dir))
+}
+
+// unshare removes the shared memory of the peer that was here.
+func (s *site) unshare() error {
+	paths, err := filepath.Glob("/dev/shm/" + s.service() + "-*")
+	for _, path := range paths {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
+}
+
 // maxconn is what HAProxy may take within the limit of open files: two a connection, and some for itself.
 func (s *site) maxconn() int { return int(min(s.files, 1<<20)/2) - 100 }
 
@@ -260,12 +275,7 @@ func squid(s *site) (*exec.Cmd, error) {
 		return nil, err
 	}
 	host, port, _ := strings.Cut(s.vendor, ":")
-	effective := ""
-	if os.Getuid() == 0 {
-		effective = "cache_effective_user root"
-	}
 	conf, err := s.write("squid.conf", fmt.Sprintf(`http_port %s
-%s
 auth_param basic program /bin/sh %s
 auth_param basic children 1 startup=1
 auth_param basic credentialsttl 1 hour
@@ -286,18 +296,21 @@ forwarded_for delete
 pinger_enable off
 shutdown_lifetime 0 seconds
 coredump_dir %s
-`, s.listen, effective, helper, host, port, vendorLogin, s.files, s.dir))
+`, s.listen, helper, host, port, vendorLogin, s.files, s.dir))
 	if err != nil {
 		return nil, err
 	}
-	return program("squid", "-N", "-f", conf)
+	// The service name keeps its shared memory apart from any other squid's; unshare removes that, since squid is killed.
+	return program("squid", "-N", "-n", s.service(), "-f", conf)
 }
 
 func privoxy(s *site) (*exec.Cmd, error) {
 	conf, err := s.write("privoxy.conf", fmt.Sprintf(`listen-address %s
 forward / %s
 max-client-connections 1024
+enable-proxy-authentication-forwarding 1
 keep-alive-timeout 300
+default-server-timeout 60
 connection-sharing 1
 socket-timeout 300
 logdir %s

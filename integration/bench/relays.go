@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"log"
@@ -38,23 +39,19 @@ func runGoproxy() error {
 	proxy.Tr = &http.Transport{Proxy: http.ProxyURL(vendor), MaxIdleConnsPerHost: 100, DisableCompression: true}
 	proxy.ConnectDial = proxy.NewConnectDialToProxyWithHandler("http://"+vendor.Host, authorize)
 	allowed := func(req *http.Request) bool { return req.Header.Get("Proxy-Authorization") == basic(customerLogin) }
-	refuse := func(req *http.Request) *http.Response {
-		resp := goproxy.NewResponse(req, "text/plain", http.StatusProxyAuthRequired, "credentials, please\n")
-		resp.Header.Set("Proxy-Authenticate", `Basic realm="Proxy"`)
-		return resp
-	}
+	const question = "credentials, please\n"
 	proxy.OnRequest().HandleConnectFunc(func(host string, ctx *goproxy.ProxyCtx) (*goproxy.ConnectAction, string) {
 		if allowed(ctx.Req) {
 			return goproxy.OkConnect, host
 		}
-		ctx.Resp = refuse(ctx.Req)
+		ctx.Resp = goproxy.NewResponse(ctx.Req, goproxy.ContentTypeText, http.StatusProxyAuthRequired, question)
 		return goproxy.RejectConnect, host
 	})
 	proxy.OnRequest().DoFunc(func(req *http.Request, _ *goproxy.ProxyCtx) (*http.Request, *http.Response) {
 		if allowed(req) {
 			return req, nil
 		}
-		return req, refuse(req)
+		return req, goproxy.NewResponse(req, goproxy.ContentTypeText, http.StatusProxyAuthRequired, question)
 	})
 	server := &http.Server{Addr: os.Getenv(listenVariable), Handler: proxy, ReadHeaderTimeout: time.Minute}
 	return server.ListenAndServe()
@@ -66,11 +63,18 @@ func runSplice() error {
 	if _, err := raiseFileLimit(); err != nil {
 		return err
 	}
-	ln, err := net.Listen("tcp4", os.Getenv(listenVariable))
+	return (&spliceRelay{vendor: os.Getenv(vendorVariable), want: basic(customerLogin)}).listen(os.Getenv(listenVariable))
+}
+
+// spliceRelay wants this value in Proxy-Authorization; empty takes everyone.
+type spliceRelay struct{ vendor, want string }
+
+// listen serves until the process ends.
+func (r *spliceRelay) listen(addr string) error {
+	ln, err := net.Listen("tcp4", addr)
 	if err != nil {
 		return err
 	}
-	r := &spliceRelay{vendor: os.Getenv(vendorVariable), want: basic(customerLogin)}
 	for {
 		c, err := ln.Accept()
 		if err != nil {
@@ -80,8 +84,6 @@ func runSplice() error {
 		go r.serve(c.(*net.TCPConn))
 	}
 }
-
-type spliceRelay struct{ vendor, want string }
 
 func (r *spliceRelay) serve(customer *net.TCPConn) {
 	defer func() { _ = customer.Close() }() // errors of a connection end only its tunnel
@@ -93,7 +95,7 @@ func (r *spliceRelay) serve(customer *net.TCPConn) {
 	if err != nil {
 		return
 	}
-	if req.Method != http.MethodConnect || req.Header.Get("Proxy-Authorization") != r.want {
+	if req.Method != http.MethodConnect || r.want != "" && req.Header.Get("Proxy-Authorization") != r.want {
 		_, _ = io.WriteString(customer, "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"Proxy\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 		return
 	}
@@ -139,12 +141,11 @@ func askVendor(c *net.TCPConn, target string) error {
 	if _, err := io.WriteString(c, connectHead(target, vendorLogin)); err != nil {
 		return err
 	}
-	buf := make([]byte, 256)
-	n, err := c.Read(buf)
-	if err != nil {
+	reply := make([]byte, len(tunnelOpen)) // not a byte more: what follows is the tunnel's
+	if _, err := io.ReadFull(c, reply); err != nil {
 		return err
 	}
-	if reply := string(buf[:n]); reply != string(tunnelOpen) {
+	if !bytes.Equal(reply, tunnelOpen) {
 		return fmt.Errorf("vendor: %.40q", reply)
 	}
 	return c.SetDeadline(time.Time{})

@@ -24,6 +24,7 @@ type stand struct {
 	addr       string   // where the load connects
 	watched    *process // whose CPU time and memory count
 	relay      *process // nil for direct
+	site       *site    // nil for direct
 	goroutines func() (int, error)
 }
 
@@ -45,35 +46,12 @@ func (b *bench) start(p *peer, cell string) (*stand, error) {
 	if p.kind == kindDirect {
 		return s, s.canary()
 	}
-	at := &site{
+	s.site = &site{
 		dir: filepath.Join(b.dir, strconv.Itoa(b.starts)), listen: net.JoinHostPort(host(2), b.port), admin: net.JoinHostPort(host(3), b.port),
 		vendor: a.Addr, cpus: max(1, b.relayCPUs.Count()), files: b.files, self: b.self,
 	}
-	if err := os.Mkdir(at.dir, 0o777); err != nil {
+	if err := s.launch(); err != nil {
 		return nil, err
-	}
-	if err := os.Chmod(at.dir, 0o777); err != nil { // whatever the umask: the relay may be another user
-		return nil, err
-	}
-	cmd, err := p.command(at)
-	if err != nil {
-		return nil, err
-	}
-	if cell == cellBulkUser && os.Getuid() == 0 {
-		if cmd.SysProcAttr == nil {
-			cmd.SysProcAttr = &syscall.SysProcAttr{}
-		}
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
-	}
-	if cmd.Env == nil {
-		cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
-	}
-	if s.relay, err = startProcess(cmd, b.relaySet()); err != nil {
-		return nil, err
-	}
-	s.addr, s.watched = at.listen, s.relay
-	if b.isOurs[p.name] {
-		s.goroutines = func() (int, error) { return goroutines(at.admin) }
 	}
 	if err := s.awaitReady(); err != nil {
 		s.end()
@@ -82,13 +60,48 @@ func (b *bench) start(p *peer, cell string) (*stand, error) {
 	return s, nil
 }
 
+// launch starts the peer's process, in bulk-user as nobody.
+func (s *stand) launch() error {
+	if err := os.Mkdir(s.site.dir, 0o777); err != nil {
+		return err
+	}
+	if err := os.Chmod(s.site.dir, 0o777); err != nil { // whatever the umask: the relay may be another user
+		return err
+	}
+	cmd, err := s.peer.command(s.site)
+	if err != nil {
+		return err
+	}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	if s.cell == cellBulkUser && os.Getuid() == 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+	}
+	if cmd.Env == nil {
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	}
+	if s.relay, err = startProcess(cmd, s.relaySet()); err != nil {
+		return err
+	}
+	s.addr, s.watched = s.site.listen, s.relay
+	if s.isOurs[s.peer.name] {
+		s.goroutines = func() (int, error) { return goroutines(s.site.admin) }
+	}
+	return nil
+}
+
 // end ends the peer and lets go of what the generator holds.
 func (s *stand) end() {
 	if _, err := s.load.ask(order{Op: "release"}); err != nil {
 		s.note("release: %v", err)
 	}
-	if s.relay != nil {
-		s.relay.end()
+	if s.relay == nil {
+		return
+	}
+	s.relay.end()
+	if err := s.site.unshare(); err != nil {
+		s.note("shared memory: %v", err)
 	}
 }
 
@@ -153,7 +166,9 @@ func (s *stand) note(format string, args ...any) {
 	s.notes = append(s.notes, fmt.Sprintf("%s, %s, round %d: ", s.peer.name, s.cell, s.round)+fmt.Sprintf(format, args...))
 }
 
-func (s *stand) record(metric string, value float64) { s.results.add(s.peer.name, metric, value) }
+func (s *stand) record(metric string, value float64) {
+	s.results.add(s.peer.name, metric, s.round, value)
+}
 
 var goroutineTotal = regexp.MustCompile(`^goroutine profile: total (\d+)`)
 

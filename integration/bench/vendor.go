@@ -53,10 +53,16 @@ var (
 
 // vendor is the state of the vendor's process. Its connections are spread over loops; each belongs to one.
 type vendor struct {
-	loops    []*loop
-	conns    []vendorConn // by descriptor
+	loops    []*vendorLoop
 	listener int          // -1 before the first
 	silent   atomic.Int64 // connections that wait for a reply
+}
+
+// vendorLoop is one thread and its connections.
+type vendorLoop struct {
+	*vendor
+	*loop
+	conns []vendorConn // by descriptor
 }
 
 // vendorConn is one connection's state: how it goes on after its head, and a head that came in pieces.
@@ -83,14 +89,15 @@ func runVendor() error {
 	if err != nil {
 		return err
 	}
-	v := &vendor{conns: make([]vendorConn, min(limit, 1<<20)), listener: -1}
+	v := &vendor{listener: -1}
 	for range runtime.NumCPU() {
 		l, err := newLoop()
 		if err != nil {
 			return err
 		}
-		v.loops = append(v.loops, l)
-		go v.run(l)
+		own := &vendorLoop{vendor: v, loop: l, conns: make([]vendorConn, min(limit, 1<<20))}
+		v.loops = append(v.loops, own)
+		go own.run()
 	}
 	return serveOrders(v.carryOut)
 }
@@ -128,7 +135,7 @@ func (v *vendor) listen(addr netip.AddrPort) (answer, error) {
 }
 
 // run serves one loop's connections until the process ends.
-func (v *vendor) run(l *loop) {
+func (l *vendorLoop) run() {
 	runtime.LockOSThread()
 	for {
 		events, err := l.wait(time.Minute)
@@ -138,9 +145,9 @@ func (v *vendor) run(l *loop) {
 		}
 		for _, ev := range events {
 			if ev.Pad == kindListener {
-				v.accept(l, int(ev.Fd))
-			} else if !v.serve(l, int(ev.Fd)) {
-				v.drop(int(ev.Fd))
+				l.accept(int(ev.Fd))
+			} else if !l.serve(int(ev.Fd)) {
+				l.drop(int(ev.Fd))
 			}
 		}
 	}
@@ -149,29 +156,29 @@ func (v *vendor) run(l *loop) {
 // acceptBatch bounds what one loop takes at once, so that the other gets its share.
 const acceptBatch = 16
 
-func (v *vendor) accept(l *loop, listener int) {
+func (l *vendorLoop) accept(listener int) {
 	for range acceptBatch {
 		fd, _, err := unix.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		if err != nil {
 			return // none left, or the listener is another by now
 		}
-		v.conns[fd].mode = modeHead
+		l.conns[fd].mode = modeHead
 		if err := l.watch(fd, unix.EPOLLIN, fd, kindConn); err != nil {
 			closeFD(fd)
 		}
 	}
 }
 
-func (v *vendor) drop(fd int) {
-	if v.conns[fd].mode == modeSilent {
-		v.silent.Add(-1)
+func (l *vendorLoop) drop(fd int) {
+	if l.conns[fd].mode == modeSilent {
+		l.silent.Add(-1)
 	}
-	v.conns[fd] = vendorConn{}
+	l.conns[fd] = vendorConn{}
 	closeFD(fd)
 }
 
 // serve reports whether the connection goes on.
-func (v *vendor) serve(l *loop, fd int) bool {
+func (l *vendorLoop) serve(fd int) bool {
 	n, err := unix.Read(fd, l.buf)
 	if errors.Is(err, unix.EAGAIN) {
 		return true
@@ -179,7 +186,7 @@ func (v *vendor) serve(l *loop, fd int) bool {
 	if err != nil || n <= 0 {
 		return false
 	}
-	c := &v.conns[fd]
+	c := &l.conns[fd]
 	switch c.mode {
 	case modeEcho:
 		return send(fd, l.buf[:n])
@@ -197,7 +204,7 @@ func (v *vendor) serve(l *loop, fd int) bool {
 			c.head = append(c.head[:0], data...)
 			return len(data) < 16<<10
 		}
-		if !v.request(l, fd, data[:end]) {
+		if !l.request(fd, data[:end]) {
 			return false
 		}
 		data = data[end:]
@@ -209,7 +216,7 @@ func (v *vendor) serve(l *loop, fd int) bool {
 }
 
 // request answers one head and reports whether the connection goes on in this loop.
-func (v *vendor) request(l *loop, fd int, head []byte) bool {
+func (l *vendorLoop) request(fd int, head []byte) bool {
 	if !bytes.Contains(head, wantedLogin) {
 		_ = send(fd, wrongLogin)
 		return false
@@ -218,18 +225,18 @@ func (v *vendor) request(l *loop, fd int, head []byte) bool {
 	if !connect {
 		return send(fd, page)
 	}
-	c := &v.conns[fd]
+	c := &l.conns[fd]
 	switch {
 	case bytes.HasPrefix(target, []byte(echoTarget)):
 		c.mode = modeEcho
 	case bytes.HasPrefix(target, []byte(silentTarget)):
 		c.mode = modeSilent
-		v.silent.Add(1)
+		l.silent.Add(1)
 		return true
 	case bytes.HasPrefix(target, []byte(sourceTarget)):
-		return send(fd, tunnelOpen) && handOver(l, fd, pour)
+		return send(fd, tunnelOpen) && handOver(l.loop, fd, pour)
 	case bytes.HasPrefix(target, []byte(sinkTarget)):
-		return send(fd, tunnelOpen) && handOver(l, fd, drain)
+		return send(fd, tunnelOpen) && handOver(l.loop, fd, drain)
 	default:
 		return false
 	}
