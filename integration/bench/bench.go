@@ -60,7 +60,8 @@ func runBench(ctx context.Context, opt *options) (err error) {
 	if err != nil {
 		b.notes = append(b.notes, fmt.Sprintf("not complete: %v", err))
 	}
-	b.report(os.Stdout, present)
+	_, writeErr := io.WriteString(os.Stdout, b.report(present))
+	err = errors.Join(err, writeErr)
 	if b.svg != "" && err == nil {
 		err = os.WriteFile(b.svg, b.chart(present), 0o644)
 	}

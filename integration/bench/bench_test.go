@@ -81,11 +81,10 @@ func TestCells(t *testing.T) {
 			t.Errorf("%s: %v files a tunnel, want %v", name, got, want)
 		}
 	}
-	var out bytes.Buffer
 	b.raw = true
-	b.report(&out, peers)
+	out := b.report(peers)
 	for _, want := range []string{"| go-splice | chain |", "## Plain HTTP", "## Every round", "rate64.cpu"} {
-		if !strings.Contains(out.String(), want) {
+		if !strings.Contains(out, want) {
 			t.Errorf("the report has no %q", want)
 		}
 	}

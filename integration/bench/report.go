@@ -4,7 +4,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"runtime"
@@ -66,7 +65,7 @@ func (b *bench) against(title, metric, format string, unit float64) []column {
 }
 
 // table prints the peers that have a figure; nothing when none has.
-func table(w io.Writer, title string, peers []*peer, columns []column) {
+func table(w *strings.Builder, title string, peers []*peer, columns []column) {
 	var rows []string
 	for _, p := range peers {
 		row, any := "| "+p.name+" | "+p.kind+" |", false
@@ -91,8 +90,9 @@ func table(w io.Writer, title string, peers []*peer, columns []column) {
 	fmt.Fprintf(w, "\n|---|---|%s\n%s\n", strings.Repeat("---:|", len(columns)), strings.Join(rows, "\n"))
 }
 
-// report prints everything as Markdown.
-func (b *bench) report(w io.Writer, peers []*peer) {
+// report returns everything as Markdown.
+func (b *bench) report(peers []*peer) string {
+	w := &strings.Builder{}
 	fmt.Fprintf(w, "# maskrelay beside other relays\n\n%s\n", b.machine())
 	for _, workers := range []string{"64", "512"} {
 		prefix := cellRate + workers + "."
@@ -121,9 +121,10 @@ func (b *bench) report(w io.Writer, peers []*peer) {
 		fmt.Fprintf(w, "- %s\n", note)
 	}
 	fmt.Fprintf(w, "- %d of %d cells ran beside more than half a processor of other work; took %.0f s\n", b.noisy, b.starts, time.Since(b.began).Seconds())
+	return w.String()
 }
 
-func (b *bench) bulkTables(w io.Writer, peers []*peer) {
+func (b *bench) bulkTables(w *strings.Builder, peers []*peer) {
 	for _, t := range []struct{ title, prefix string }{
 		{"Bulk, one stream", cellBulk + "1"}, {"Bulk, 16 streams", cellBulk + "16"},
 		{"Bulk, 16 streams, relay not root, 1,000 idle tunnels beside", cellBulkUser + "16"},
@@ -162,7 +163,7 @@ func (b *bench) best(title, metric string, peers []*peer, choose func([]float64,
 }
 
 // rawTable prints every sample.
-func (b *bench) rawTable(w io.Writer, peers []*peer) {
+func (b *bench) rawTable(w *strings.Builder, peers []*peer) {
 	all := map[string]bool{}
 	for _, p := range peers {
 		for metric := range b.results[p.name] {
