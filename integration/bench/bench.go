@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -68,6 +69,9 @@ func runBench(ctx context.Context, opt *options) (err error) {
 	return err
 }
 
+// minTunnels is what every cell but hold, pending and burst needs.
+const minTunnels = idleBeside + 100
+
 // prepare puts the programs where every user can read them, and starts generator and vendor.
 func (b *bench) prepare() error {
 	var err error
@@ -83,8 +87,11 @@ func (b *bench) prepare() error {
 	if os.Getenv(insideVariable) != inOwnNamespace {
 		b.notes = append(b.notes, "no network namespace of its own (that needs root): with the machine's range of source ports, connect() is dear for every relay at such rates")
 	}
-	if b.files < 20000 {
-		b.notes = append(b.notes, fmt.Sprintf("at most %d open files a process: hold, pending and burst need 20,000 for their 9,500 tunnels", b.files))
+	if most := tunnelsFor(b.files, 2); most < burstTunnels {
+		if most < minTunnels {
+			return fmt.Errorf("a process may open %d files, at least %d are needed (ulimit -n)", b.files, 2*minTunnels+400)
+		}
+		b.notes = append(b.notes, fmt.Sprintf("a process may open %d files: hold, pending and burst stop at %d tunnels instead of %d and %d", b.files, most, manyTunnels, burstTunnels))
 	}
 	if b.dir, err = os.MkdirTemp("", "maskrelay-bench-"); err != nil {
 		return err
@@ -101,6 +108,9 @@ func (b *bench) prepare() error {
 	}
 	for i := range b.builds {
 		own := &b.builds[i]
+		if len(b.peers) > 0 && !slices.Contains(b.peers, own.name) {
+			continue
+		}
 		b.isOurs[own.name] = true
 		if own.path, err = b.copyProgram(own.path, "maskrelay-"+strconv.Itoa(i)); err != nil {
 			return fmt.Errorf("-maskrelay: %w (build it by \"make build\")", err)

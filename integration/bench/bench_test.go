@@ -206,6 +206,25 @@ func TestResults(t *testing.T) {
 	}
 }
 
+// The best rival is neither maskrelay nor direct, and depends on which way is better.
+func TestBest(t *testing.T) {
+	b := &bench{isOurs: map[string]bool{"maskrelay": true}, results: results{}}
+	var peers []*peer
+	for _, p := range []struct {
+		name, kind string
+		value      float64
+	}{{"maskrelay", kindChain, 6}, {"slow", kindChain, 2}, {"fast", kindLimit, 3}, {"direct", kindDirect, 9}} {
+		b.results.add(p.name, "x", 1, p.value)
+		peers = append(peers, &peer{name: p.name, kind: p.kind})
+	}
+	if got := b.best("x", peers, true).text("maskrelay"); got != "2.00" {
+		t.Errorf("in times of the largest: %s", got)
+	}
+	if got := b.best("x", peers, false).text("maskrelay"); got != "3.00" {
+		t.Errorf("in times of the smallest: %s", got)
+	}
+}
+
 func TestLatency(t *testing.T) {
 	var samples []int64
 	for i := range int64(101) {

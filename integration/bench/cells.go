@@ -87,11 +87,20 @@ func (s *stand) perUnit(o order, prefix string) error {
 
 // sizes returns between which numbers of tunnels the peer's slope is taken.
 func (s *stand) sizes() (few, many int) {
-	if s.peer.most > 0 {
-		return s.peer.most / 3, s.peer.most
-	}
-	return fewTunnels, manyTunnels
+	many = s.fitting(manyTunnels)
+	return many * fewTunnels / manyTunnels, many
 }
+
+// fitting returns n, or how many tunnels the peer can hold if that is less.
+func (s *stand) fitting(n int) int {
+	if s.peer.most > 0 {
+		n = min(n, s.peer.most)
+	}
+	return min(n, tunnelsFor(s.files, max(s.peer.perTunnel, 2)))
+}
+
+// tunnelsFor returns how many tunnels fit a process that may open so many files, with some left for itself.
+func tunnelsFor(files uint64, perTunnel int) int { return (int(min(files, 1<<20)) - 400) / perTunnel }
 
 // hold measures what one more idle tunnel costs, and echo through one while many are held.
 func hold(s *stand) error {
@@ -225,10 +234,7 @@ func (s *stand) awaitSilent(n int, until time.Time) error {
 
 // burst opens tunnels as fast as the generator can.
 func burst(s *stand) error {
-	n := burstTunnels
-	if s.peer.most > 0 {
-		n = s.peer.most
-	}
+	n := s.fitting(burstTunnels)
 	a, err := s.load.ask(order{Op: "hold", Addr: s.addr, Head: connectHead(echoTarget, s.peer.login()), Count: n, Workers: 512, For: holdLimit})
 	if err != nil {
 		return err

@@ -38,12 +38,13 @@ type site struct {
 
 // peer is one relay to measure.
 type peer struct {
-	name    string
-	kind    string
-	needs   []string // programs and files
-	cells   []string // nil = all
-	most    int      // tunnels that it can hold within 20,000 files, 0 = 9,500
-	command func(*site) (*exec.Cmd, error)
+	name      string
+	kind      string
+	needs     []string // programs and files
+	cells     []string // nil = all
+	perTunnel int      // files of a tunnel, 0 = 2
+	most      int      // tunnels at a time, 0 = as many as its files allow
+	command   func(*site) (*exec.Cmd, error)
 }
 
 // login returns the credentials that the load shows to the peer.
@@ -101,8 +102,8 @@ func otherPeers() []*peer {
 		{name: "haproxy-http", kind: kindChain, needs: []string{"haproxy"}, command: haproxy(haproxyHTTP)},
 		{name: "haproxy-tcp", kind: kindLimit, needs: []string{"haproxy"}, command: haproxy(haproxyTCP)},
 		{name: "nginx-stream", kind: kindLimit, needs: []string{"nginx", nginxStream}, command: nginx},
-		{name: "goproxy", kind: kindChain, most: 3000, command: ownRelay(roleGoproxy)},
-		{name: "go-splice", kind: kindChain, most: 3000, cells: tunnelCells, command: ownRelay(roleSplice)},
+		{name: "goproxy", kind: kindChain, perTunnel: 6, command: ownRelay(roleGoproxy)},
+		{name: "go-splice", kind: kindChain, perTunnel: 6, cells: tunnelCells, command: ownRelay(roleSplice)},
 		{name: "tinyproxy", kind: kindChain, needs: []string{"tinyproxy"}, command: tinyproxy},
 		{name: "squid", kind: kindChain, needs: []string{"squid"}, command: squid},
 		{name: "privoxy", kind: kindPass, needs: []string{"privoxy"}, cells: []string{cellHTTP}, command: privoxy},
