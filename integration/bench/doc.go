@@ -22,7 +22,11 @@
 //
 // CPU time is the user and system time of all processes of the peer. On loopback a sender is charged the kernel's work for its receiver, so
 // the figures are for comparing, not for sizing. CPU time is steadier than rates, which end where the load's processors do. Every peer gets its
-// vendor at an address of its own, so that ports waiting in TIME_WAIT are its own too; the generator dials from several loopback addresses.
+// vendor at an address of its own, so that ports waiting in TIME_WAIT are its own too; the generator dials from several loopback addresses. As
+// root all of it runs in a network namespace with the whole range of source ports: with the usual 28,232 to one vendor, connect() would be
+// what limits every relay.
+//
+// On a machine with other work, ratios say more than figures: they are taken within a round. The last note says how many cells had company.
 //
 // Kinds of peers: "chain" does the whole job, "pass" and "limit" only pass the customer's bytes or credentials on, so the load logs in with
 // the vendor's. "direct" has no relay: its CPU is the vendor's.
