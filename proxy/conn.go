@@ -16,17 +16,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pires/go-proxyproto"
-
 	"maskrelay/proxy/limit"
 )
-
-// proxyHeaderBuffer holds a PROXY header: 107 bytes of version 1, or version 2
-// with the TLVs that balancers send.
-const proxyHeaderBuffer = 1 << 10
-
-// maxProxyLine is the longest version 1 header, in bytes.
-const maxProxyLine = 107
 
 // phase is where a connection is between two requests, for those moments in which
 // net/http speaks for itself.
@@ -71,7 +62,7 @@ type frontConn struct {
 
 	mu     sync.Mutex // guards what follows
 	closed bool
-	slot   *limit.Lease
+	slot   bool // holds one of the relay's
 	lease  *limit.Lease
 }
 
@@ -82,10 +73,14 @@ type rest struct {
 }
 
 func (r *rest) Read(b []byte) (int, error) {
-	if r.head.Len() > 0 {
-		return r.head.Read(b)
+	if r.head.Len() == 0 {
+		return r.Conn.Read(b)
 	}
-	return r.Conn.Read(b)
+	n, err := r.head.Read(b)
+	if r.head.Len() == 0 {
+		r.head.Reset(nil) // the connection may live long, and need not keep what was read
+	}
+	return n, err
 }
 
 // Unwrap returns the connection underneath.
@@ -146,16 +141,12 @@ func (c *frontConn) prepare() error {
 // is not served. LOCAL and UNKNOWN (a balancer's own checks) keep the peer's address.
 func (c *frontConn) readProxyHeader() error {
 	reader := bufio.NewReaderSize(c.raw, proxyHeaderBuffer)
-	if err := bufferLine(reader); err != nil {
-		return err
-	}
-	header, err := proxyproto.Read(reader)
+	source, err := readProxyHeader(reader)
 	if err != nil {
 		return err
 	}
-	if source, _, ok := header.TCPAddrs(); ok && header.Command.IsProxy() {
-		ap := source.AddrPort()
-		c.client = netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+	if source.IsValid() {
+		c.client = source
 	}
 	if n := reader.Buffered(); n > 0 {
 		b, err := reader.Peek(n)
@@ -163,21 +154,6 @@ func (c *frontConn) readProxyHeader() error {
 			return err
 		}
 		c.stream = &rest{Conn: c.raw, head: bytes.NewReader(bytes.Clone(b))}
-	}
-	return nil
-}
-
-// bufferLine waits for the whole line of a version 1 header: the library refuses one
-// that comes in two packets. Other beginnings are left to the library.
-func bufferLine(r *bufio.Reader) error {
-	for n := 1; n <= maxProxyLine; n = r.Buffered() + 1 {
-		if _, err := r.Peek(n); err != nil {
-			return err
-		}
-		b, err := r.Peek(r.Buffered())
-		if err != nil || b[0] != 'P' || bytes.IndexByte(b, '\n') >= 0 {
-			return err
-		}
 	}
 	return nil
 }
@@ -281,29 +257,35 @@ func (c *frontConn) drop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	c.lease.Release()
-	c.slot.Release()
-	c.lease, c.slot = nil, nil
+	c.dropLocked()
 }
 
-// hold makes the connection own its leases, until Close or handOver. What it held
-// before goes back.
-func (c *frontConn) hold(lease, slot *limit.Lease) {
+func (c *frontConn) dropLocked() {
+	c.lease.Release()
+	if c.slot {
+		c.server.slots.Release()
+	}
+	c.lease, c.slot = nil, false
+}
+
+// hold makes the connection own a lease and one of the relay's slots, until Close or
+// handOver. What it held before goes back.
+func (c *frontConn) hold(lease *limit.Lease) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.lease.Release()
-	c.slot.Release()
-	c.lease, c.slot = lease, slot
+	c.dropLocked()
+	c.lease, c.slot = lease, true
 	if c.closed {
-		c.lease.Release()
-		c.slot.Release()
+		c.dropLocked()
 	}
 }
 
 // letGo gives back what the connection holds though it lives on: its login was not
 // good, which in passthrough only the vendor could say.
 func (c *frontConn) letGo() {
-	c.hold(nil, nil)
+	c.mu.Lock()
+	c.dropLocked()
+	c.mu.Unlock()
 	c.server.setHolder(c, "", false)
 }
 
@@ -314,10 +296,9 @@ func (c *frontConn) holding() bool {
 	return c.lease != nil
 }
 
-// handOver gives the connection to a tunnel: the stream without this wrapper, the
-// bytes that were read too far, and a function that gives back what the connection
-// held. net/http has let go of it already.
-func (c *frontConn) handOver(buffered []byte) (stream net.Conn, early []byte, release func()) {
+// handOver gives the connection, and what it holds, to a tunnel: the stream without
+// this wrapper, and the bytes that were read too far. net/http has let go of it already.
+func (c *frontConn) handOver(buffered []byte, t *tunnelExchange) (stream net.Conn, early []byte) {
 	c.setPhase(phaseOver)
 	early = buffered
 	stream = c.stream
@@ -327,18 +308,14 @@ func (c *frontConn) handOver(buffered []byte) (stream net.Conn, early []byte, re
 		stream = c.raw
 	}
 	c.mu.Lock()
-	lease, slot := c.lease, c.slot
-	c.lease, c.slot = nil, nil
+	if c.lease != nil {
+		c.lease.MoveTo(&t.lease)
+	}
+	t.slot = c.slot
+	c.lease, c.slot = nil, false
 	c.mu.Unlock()
-	listed := c.server.unlist(c)
-	server := c.server
-	return stream, early, sync.OnceFunc(func() {
-		lease.Release()
-		slot.Release()
-		if listed { // else Close has counted it already
-			server.open.Add(-1)
-		}
-	})
+	t.counted = c.server.unlist(c) // else Close has counted it already
+	return stream, early
 }
 
 // handled ends the goroutine's part in the connection, if net/http does not go on with it.

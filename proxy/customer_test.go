@@ -20,7 +20,7 @@ import (
 // customer is one connection to the relay; what it receives is kept.
 type customer struct {
 	net.Conn // TCP, or TLS over it
-	t        *testing.T
+	t        testing.TB
 	raw      *net.TCPConn
 	tape     *tape
 	br       *bufio.Reader

@@ -9,6 +9,20 @@
 // transport that knows gateways only (package upstream) and is filtered both ways
 // (package masking).
 //
+// A plain, well-formed CONNECT does not pass through net/http. Where the tunnel's engine
+// has reactors it accepts the customers of plain listeners itself and shows what they
+// send to a visitor, which has a strict parser of its own (parseConnect), runs the same
+// gate and answers with the same bytes. Everything else, right or wrong, goes on to
+// net/http and goproxy unread: other methods, unusual heads, heads that trickle,
+// passwords that are yet to be compared. Behind TLS and on other systems net/http reads
+// all heads.
+//
+// The second parser is worth its place: BenchmarkConnect spends 70 µs of CPU and 12.6 KB
+// of garbage less for each tunnel (220 against 290 µs, 2 against 14.7 KB, customer and
+// vendor included; 4 cores of an AMD EPYC, Go 1.26, November 2026), and a connection whose
+// head is awaited has no goroutine. FuzzParseConnect holds it to net/http: what it takes
+// is read there with the same content, and what is refused there it never takes.
+//
 // goproxy is set up to fail closed: it never dials, never tunnels, never
 // intercepts, and never writes an error text of its own. net/http's own error
 // replies (400, 431, 417, 505) are replaced on the connection that it writes them

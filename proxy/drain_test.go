@@ -29,7 +29,9 @@ func (r *rig) over() bool {
 
 // During the grace the relay says that it is not ready and still serves; then it
 // takes no more connections, and what is open goes on until the drain's time is up.
-func TestDrain(t *testing.T) {
+func TestDrain(t *testing.T) { bothWays(t, testDrain) }
+
+func testDrain(t *testing.T) {
 	r := newRig(t, setup{config: func(c *Config) { c.DrainGrace, c.DrainTimeout = 500*time.Millisecond, time.Second }})
 	echo := startEcho(t)
 	if reasons := r.server.NotReady(); len(reasons) > 0 {
@@ -61,7 +63,9 @@ func TestDrain(t *testing.T) {
 }
 
 // The drain ends with the last tunnel.
-func TestDrainEndsEarly(t *testing.T) {
+func TestDrainEndsEarly(t *testing.T) { bothWays(t, testDrainEndsEarly) }
+
+func testDrainEndsEarly(t *testing.T) {
 	r := newRig(t, setup{config: func(c *Config) { c.DrainTimeout = time.Hour }})
 	c := r.dial()
 	c.connect(startEcho(t).Addr())
@@ -78,7 +82,9 @@ func TestDrainEndsEarly(t *testing.T) {
 }
 
 // cut ends the grace and the drain at once.
-func TestDrainCut(t *testing.T) {
+func TestDrainCut(t *testing.T) { bothWays(t, testDrainCut) }
+
+func testDrainCut(t *testing.T) {
 	r := newRig(t, setup{config: func(c *Config) { c.DrainGrace, c.DrainTimeout = time.Hour, time.Hour }})
 	c := r.dial()
 	c.connect(startEcho(t).Addr())
@@ -95,9 +101,10 @@ func TestDrainCut(t *testing.T) {
 	r.nothingHeld()
 }
 
-// A listener that breaks ends the server with an error.
+// A listener that breaks ends the server with an error. The engine's are not broken by
+// anybody but the engine.
 func TestListenerFails(t *testing.T) {
-	r := newRig(t, setup{idle: true})
+	r := newRig(t, setup{idle: true, config: func(c *Config) { c.netHTTPAccepts = true }})
 	ended := make(chan error, 1)
 	go func() { ended <- r.server.Run(t.Context(), t.Context()) }()
 	c := r.dial()
@@ -137,7 +144,9 @@ func TestNeverRan(t *testing.T) {
 	}
 }
 
-func TestNotReadyWithoutUpstream(t *testing.T) {
+func TestNotReadyWithoutUpstream(t *testing.T) { bothWays(t, testNotReadyWithoutUpstream) }
+
+func testNotReadyWithoutUpstream(t *testing.T) {
 	r := newRig(t, setup{})
 	must(t, r.vendor.Close())
 	c := r.dial()
@@ -149,7 +158,9 @@ func TestNotReadyWithoutUpstream(t *testing.T) {
 }
 
 // Run returns when no handler runs any more.
-func TestRunWaitsForHandlers(t *testing.T) {
+func TestRunWaitsForHandlers(t *testing.T) { bothWays(t, testRunWaitsForHandlers) }
+
+func testRunWaitsForHandlers(t *testing.T) {
 	gated := &gatedLimiter{entered: make(chan struct{}, 1), gate: make(chan struct{})}
 	r := newRig(t, setup{config: func(c *Config) { gated.Limiter, c.Limiter = c.Limiter, gated }})
 	c := r.dial()
@@ -178,6 +189,10 @@ func TestRunWaitsForHandlers(t *testing.T) {
 // Connections that wait after a refusal are closed at once: not one after the other,
 // each with the time that a closing reply has to arrive.
 func TestDrainDoesNotLingerOverIdleConnections(t *testing.T) {
+	bothWays(t, testDrainDoesNotLingerOverIdleConnections)
+}
+
+func testDrainDoesNotLingerOverIdleConnections(t *testing.T) {
 	const n = 8
 	r := newRig(t, setup{config: func(c *Config) { c.DrainTimeout = time.Minute }})
 	for range n {
@@ -192,4 +207,32 @@ func TestDrainDoesNotLingerOverIdleConnections(t *testing.T) {
 	if took := time.Since(start); took > n*lingerTimeout/2 {
 		t.Errorf("the drain took %s", took)
 	}
+}
+
+// A head that had begun when the relay stopped accepting is judged, and its answer is
+// the last; a connection that has said nothing ends at once.
+func TestDrainJudgesHeadsThatHaveBegun(t *testing.T) {
+	r := newRig(t, setup{config: func(c *Config) { c.DrainTimeout = patience }})
+	if !r.server.listeners[0].received {
+		t.Skip("the engine does not accept here")
+	}
+	const head = "CONNECT target.test:443 HTTP/1.1\r\nHost: x\r\n\r\n"
+	begun, plain, idle := r.dial(), r.dial(), r.dial()
+	for _, c := range []*customer{begun, plain, idle} { // accepted, and not only in the kernel
+		c.send(head)
+		c.expect(r.reply(AuthRequired, false))
+	}
+	begun.send(head[:20])
+	plain.send(head[:20])
+	eventually(t, "the halves are read", func() bool { return nothingUnread(t, r.server) })
+	r.stop()
+	idle.ends()
+	begun.send(head[20:])
+	begun.expect(r.reply(AuthRequired, true))
+	begun.ends()
+	plain.send("!")
+	plain.send(head[20:])
+	plain.expect(r.reply(BadRequest, true))
+	plain.ends()
+	eventually(t, "Run has returned", r.over)
 }

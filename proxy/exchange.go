@@ -3,14 +3,11 @@ package proxy
 import (
 	"context"
 	"net/netip"
-	"strconv"
 	"time"
-
-	"github.com/rs/zerolog"
 )
 
-// exchange is one customer request from its head to its log line. It belongs to
-// one goroutine at a time: the handler's, then the tunnel's.
+// exchange is one customer request that net/http serves, from its head to its log
+// line or to its hand-over to a tunnel. It belongs to its handler's goroutine.
 type exchange struct {
 	server   *Server
 	conn     *frontConn // nil once a tunnel has taken over
@@ -20,7 +17,7 @@ type exchange struct {
 	id       uint64
 	method   string
 	target   string // host:port, empty until known
-	who      identity
+	who      *identity
 	upstream string
 	cause    string
 	err      error // for the log at debug level
@@ -36,7 +33,7 @@ type exchange struct {
 func (s *Server) newExchange(c *frontConn) *exchange {
 	return &exchange{
 		server: s, conn: c, client: c.clientAddr(), listener: c.listener.name,
-		start: time.Now(), id: s.nextID.Add(1),
+		start: time.Now(), id: s.nextID.Add(1), who: nobody,
 	}
 }
 
@@ -54,40 +51,9 @@ func (x *exchange) finish(o Outcome, status int) {
 		return
 	}
 	x.over = true
-	s := x.server
-	s.metrics.exchanges.WithLabelValues(string(o)).Inc()
-	e := s.log.Info()
-	if o == Internal {
-		e = s.log.Error()
-	}
-	e.Str("id", s.idPrefix+strconv.FormatUint(x.id, 36)).
-		Str("account", x.who.name).
-		Str("client", x.client.String()).
-		Str("listener", x.listener).
-		Str("method", x.method).
-		Func(x.logTarget).
-		Str("upstream", x.upstream).
-		Str("outcome", string(o)).
-		Int("status", status).
-		Int64("sent", x.sent).
-		Int64("received", x.received).
-		Float64("connect_ms", milliseconds(x.connect)).
-		Float64("duration_ms", milliseconds(time.Since(x.start)))
-	if x.cause != "" {
-		e.Str("cause", x.cause)
-	}
-	e.Msg("exchange")
-	if x.err != nil {
-		s.log.Debug().Str("id", s.idPrefix+strconv.FormatUint(x.id, 36)).Err(x.err).Msg("cause of an exchange's end")
-	}
-}
-
-func (x *exchange) logTarget(e *zerolog.Event) {
-	if x.server.config.LogTargets {
-		e.Str("target", x.target)
-	}
-}
-
-func milliseconds(d time.Duration) float64 {
-	return float64(d.Microseconds()) / 1000
+	x.server.book(&record{
+		id: x.id, account: x.who.name, client: x.client, listener: x.listener, method: x.method,
+		target: x.target, upstream: x.upstream, outcome: o, status: status, sent: x.sent, received: x.received,
+		connect: x.connect, duration: time.Since(x.start), cause: x.cause, err: x.err,
+	})
 }

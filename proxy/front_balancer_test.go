@@ -32,7 +32,9 @@ func header2(t *testing.T, command proxyproto.ProtocolVersionAndCommand, source 
 
 func balanced(c *Config) { c.ProxyFrom = allNetworks() }
 
-func TestProxyHeader(t *testing.T) {
+func TestProxyHeader(t *testing.T) { bothWays(t, testProxyHeader) }
+
+func testProxyHeader(t *testing.T) {
 	for _, one := range []struct{ name, header, client string }{
 		{"v1 TCP4", "PROXY TCP4 198.51.100.7 192.0.2.1 4000 8080\r\n", "198.51.100.7"},
 		{"v1 TCP6", "PROXY TCP6 2001:db8::7 2001:db8::1 4000 8080\r\n", "2001:db8::7"},
@@ -73,7 +75,9 @@ func TestProxyHeader(t *testing.T) {
 	}
 }
 
-func TestBadProxyHeader(t *testing.T) {
+func TestBadProxyHeader(t *testing.T) { bothWays(t, testBadProxyHeader) }
+
+func testBadProxyHeader(t *testing.T) {
 	for name, first := range map[string]string{
 		"missing": connectTo("target.test:443"), "malformed": "PROXY TCP4 198.51.100.7\r\n", "words": "PROXY TCP4 a b c d\r\n",
 		"endless": "PROXY TCP4 " + string(bytes.Repeat([]byte("1"), 300)), "v2 cut": header2(t, proxyproto.PROXY, "198.51.100.7:4000")[:14] + "\xff\xff",
@@ -93,7 +97,9 @@ func TestBadProxyHeader(t *testing.T) {
 	}
 }
 
-func TestProxyHeaderFromStrangers(t *testing.T) {
+func TestProxyHeaderFromStrangers(t *testing.T) { bothWays(t, testProxyHeaderFromStrangers) }
+
+func testProxyHeaderFromStrangers(t *testing.T) {
 	r := newRig(t, setup{config: func(c *Config) { c.ProxyFrom = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} }})
 	for _, header := range []string{"PROXY TCP4 198.51.100.7 192.0.2.1 4000 8080\r\n", header2(t, proxyproto.PROXY, "198.51.100.7:4000")} {
 		c := r.dial()
@@ -107,7 +113,9 @@ func TestProxyHeaderFromStrangers(t *testing.T) {
 }
 
 // A peer that says nothing holds up nobody: the accept loop never reads.
-func TestSilentBalancerPeer(t *testing.T) {
+func TestSilentBalancerPeer(t *testing.T) { bothWays(t, testSilentBalancerPeer) }
+
+func testSilentBalancerPeer(t *testing.T) {
 	r := newRig(t, setup{config: balanced})
 	for range 20 {
 		r.dial()

@@ -11,7 +11,9 @@ import (
 
 // Whatever net/http says by itself to a head, the customer gets a reply of ours,
 // byte for byte what a handler would have sent on a connection that ends.
-func TestHeadsThatAreRefused(t *testing.T) {
+func TestHeadsThatAreRefused(t *testing.T) { bothWays(t, testHeadsThatAreRefused) }
+
+func testHeadsThatAreRefused(t *testing.T) {
 	r := newRig(t, setup{})
 	long := strings.Repeat("X-Padding: "+strings.Repeat("p", 1000)+"\r\n", 60)
 	for _, one := range []struct {
@@ -70,7 +72,9 @@ func TestHeadsThatAreRefused(t *testing.T) {
 	r.idle()
 }
 
-func TestSlowHead(t *testing.T) {
+func TestSlowHead(t *testing.T) { bothWays(t, testSlowHead) }
+
+func testSlowHead(t *testing.T) {
 	for name, head := range map[string]string{"request line": "GET ht", "fields": "GET http://target.test/ HTTP/1.1\r\nHost:"} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, setup{config: func(c *Config) { c.HeaderTimeout = 100 * time.Millisecond }})
@@ -103,7 +107,9 @@ func TestSlowHead(t *testing.T) {
 	})
 }
 
-func TestConnectTargets(t *testing.T) {
+func TestConnectTargets(t *testing.T) { bothWays(t, testConnectTargets) }
+
+func testConnectTargets(t *testing.T) {
 	r := newRig(t, setup{})
 	for name, target := range map[string]string{
 		"no port": "target.test", "empty port": "target.test:", "port 0": "target.test:0", "port 65536": "target.test:65536",
@@ -130,7 +136,9 @@ func TestConnectTargets(t *testing.T) {
 }
 
 // What real clients send, though it is not all that the RFCs want.
-func TestConnectAsClientsSendIt(t *testing.T) {
+func TestConnectAsClientsSendIt(t *testing.T) { bothWays(t, testConnectAsClientsSendIt) }
+
+func testConnectAsClientsSendIt(t *testing.T) {
 	r := newRig(t, setup{})
 	echo := startEcho(t).Addr()
 	for name, head := range map[string]string{
@@ -171,7 +179,9 @@ func TestConnectAsClientsSendIt(t *testing.T) {
 
 // A plain request behind another in one packet is served too, and what follows it
 // as no request gets our words, not net/http's.
-func TestPipelined(t *testing.T) {
+func TestPipelined(t *testing.T) { bothWays(t, testPipelined) }
+
+func testPipelined(t *testing.T) {
 	r := newRig(t, setup{})
 	c := r.dial()
 	one := request("GET", r.judge.URL()+"/notype")
@@ -187,7 +197,9 @@ func TestPipelined(t *testing.T) {
 
 // A connection that carries a request is never closed to make room, even if the
 // request came in the packet of one that was refused.
-func TestPipelinedIsNotEvicted(t *testing.T) {
+func TestPipelinedIsNotEvicted(t *testing.T) { bothWays(t, testPipelinedIsNotEvicted) }
+
+func testPipelinedIsNotEvicted(t *testing.T) {
 	r := newRig(t, setup{maxOpen: 1})
 	c := r.dial()
 	c.send("GET " + r.judge.URL() + "/ HTTP/1.1\r\nHost: x\r\n\r\n" + request("GET", r.judge.URL()+"/slow?delay=200ms"))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -16,28 +17,41 @@ import (
 // authTimeout bounds the wait for a password to be checked.
 const authTimeout = 5 * time.Second
 
-// identity is who a customer is and what caps he has.
-type identity struct {
-	name          string // for the log and metrics; empty in open mode
-	key           string // of caps, tunnels and pooled connections
-	authorization string // passthrough: the customer's own, for the gateway
-	caps          limit.Caps
+// undecided is the outcome of a question that cannot be answered without waiting.
+const undecided Outcome = ""
+
+// question is what the gate needs to know of a request.
+type question struct {
+	client  netip.Addr
+	target  Target
+	headers int    // Proxy-Authorization fields
+	header  []byte // the first one's value; not kept
+	hurried bool   // nothing may wait: the answer may be undecided
 }
 
-// admit is the gate after the request's shape was found good. OK lets the exchange
-// pass; then the connection holds a lease.
+// judge is the gate after the request's shape was found good, up to the caps. The
+// identity is never nil; cause is for the log.
+func (s *Server) judge(ctx context.Context, q *question) (who *identity, cause string, o Outcome) {
+	if len(s.config.AllowFrom) > 0 && !within(s.config.AllowFrom, q.client) {
+		return nobody, "", ClientDenied
+	}
+	who, cause, o = s.identify(ctx, q)
+	if o == OK && !s.config.Targets.Allow(q.target) {
+		o = TargetDenied
+	}
+	return who, cause, o
+}
+
+// admit is the gate of a request that net/http serves. OK lets the exchange pass; then
+// the connection holds a lease.
 func (s *Server) admit(x *exchange, r *http.Request, target Target) Outcome {
-	client := x.conn.clientAddr()
-	if len(s.config.AllowFrom) > 0 && !within(s.config.AllowFrom, client) {
-		return ClientDenied
+	q := question{client: x.conn.clientAddr(), target: target}
+	if header := r.Header["Proxy-Authorization"]; len(header) > 0 {
+		q.headers, q.header = len(header), []byte(header[0])
 	}
-	who, outcome := s.identify(x, r)
-	x.who = who
-	if outcome != OK {
-		return outcome
-	}
-	if !s.config.Targets.Allow(target) {
-		return TargetDenied
+	var o Outcome
+	if x.who, x.cause, o = s.judge(settled(r), &q); o != OK {
+		return o
 	}
 	return s.acquire(settled(r), x)
 }
@@ -48,26 +62,35 @@ func (s *Server) admit(x *exchange, r *http.Request, target Target) Outcome {
 func settled(r *http.Request) context.Context { return context.WithoutCancel(r.Context()) }
 
 // identify finds out whose request it is.
-func (s *Server) identify(x *exchange, r *http.Request) (identity, Outcome) {
+func (s *Server) identify(ctx context.Context, q *question) (*identity, string, Outcome) {
 	if s.config.Auth == AuthOpen {
-		return identity{key: x.conn.clientAddr().String(), caps: s.config.Defaults}, OK
+		key := q.client.String()
+		if who := s.identities.of(key, nil); who != nil {
+			return who, "", OK
+		}
+		return s.identities.keep(key, &identity{key: key, caps: s.config.Defaults}), "", OK
 	}
-	header := r.Header["Proxy-Authorization"]
-	if len(header) == 0 {
-		return identity{}, AuthRequired
+	switch q.headers {
+	case 0:
+		return nobody, "", AuthRequired
+	case 1:
+	default:
+		return nobody, "", BadRequest
 	}
-	if len(header) > 1 {
-		return identity{}, BadRequest
-	}
-	credentials, err := account.ParseBasic(header[0])
+	credentials, err := account.ParseBasic(q.header)
 	if err != nil {
-		return identity{}, AuthFailed
+		return nobody, "", AuthFailed
 	}
-	if s.config.Auth == AuthPassthrough {
-		name := printable(credentials.Username)
-		return identity{name: name, key: name, authorization: header[0], caps: s.config.Defaults}, OK
+	if s.config.Auth == AuthAccounts {
+		return s.identifyAccount(ctx, q, credentials)
 	}
-	return s.identifyAccount(x, r, credentials)
+	if who := s.identities.ofHeader(q.header); who != nil {
+		return who, "", OK
+	}
+	header := string(q.header)
+	name := printable(credentials.Username)
+	who := &identity{name: name, key: name, authorization: header, caps: s.config.Defaults}
+	return s.identities.keep(header, who), "", OK
 }
 
 // printable makes a username that nobody has checked fit for logs and metric labels,
@@ -79,32 +102,53 @@ func printable(username string) string {
 	return strconv.Quote(username)
 }
 
-func (s *Server) identifyAccount(x *exchange, r *http.Request, c account.Credentials) (identity, Outcome) {
+func (s *Server) identifyAccount(ctx context.Context, q *question, c account.Credentials) (*identity, string, Outcome) {
 	username := account.SplitUsername(c.Username)
-	ctx, cancel := context.WithTimeout(account.WithClient(settled(r), x.client), authTimeout)
-	defer cancel()
-	a, err := s.config.Accounts.Authenticate(ctx, username.Name, c.Password)
-	switch {
-	case errors.Is(err, account.ErrBusy):
-		return identity{}, AuthBusy
-	case err != nil:
-		return identity{}, AuthFailed
+	a, o := s.authenticate(ctx, q, username.Name, c.Password)
+	if o != OK {
+		return nobody, "", o
 	}
-	who := identity{name: a.Name, key: a.Name, caps: s.withDefaults(a)}
+	who := s.identities.of(a.Name, a)
+	if who == nil {
+		who = s.identities.keep(a.Name, &identity{name: a.Name, key: a.Name, caps: s.withDefaults(a), account: a})
+	}
 	switch {
-	case !a.AllowsFrom(x.conn.clientAddr()):
-		return who, ClientDenied
+	case !a.AllowsFrom(q.client):
+		return who, "", ClientDenied
 	case a.Disabled:
-		return who, AccountDisabled
+		return who, "", AccountDisabled
 	case a.Expired(time.Now()):
-		return who, AccountExpired
+		return who, "", AccountExpired
 	case username.Params != "":
 		// Parameters choose a vendor's exit; to drop them silently would send the
 		// customer somewhere else.
-		x.cause = "username parameters are not in this version"
-		return who, BadRequest
+		return who, "username parameters are not in this version", BadRequest
 	}
-	return who, OK
+	return who, "", OK
+}
+
+// authenticate checks a password; where nothing may wait, by what is known already.
+func (s *Server) authenticate(ctx context.Context, q *question, name, password string) (*account.Account, Outcome) {
+	if q.hurried {
+		a, known, err := s.config.Accounts.Known(name, password)
+		switch {
+		case !known:
+			return nil, undecided
+		case err != nil:
+			return nil, AuthFailed
+		}
+		return a, OK
+	}
+	ctx, cancel := context.WithTimeout(account.WithClient(ctx, q.client), authTimeout)
+	defer cancel()
+	a, err := s.config.Accounts.Authenticate(ctx, name, password)
+	switch {
+	case errors.Is(err, account.ErrBusy):
+		return nil, AuthBusy
+	case err != nil:
+		return nil, AuthFailed
+	}
+	return a, OK
 }
 
 // withDefaults fills what the account does not say.
@@ -162,23 +206,15 @@ func (s *Server) acquire(ctx context.Context, x *exchange) Outcome {
 	}
 	lease, err := s.config.Limiter.Acquire(ctx, x.who.key, x.who.caps)
 	if err != nil {
-		var exceeded *limit.ExceededError
-		if errors.As(err, &exceeded) && exceeded.Cap == "conn_rate" {
-			return CapRate
-		}
 		x.err = err
-		return CapConns
+		return capOutcome(err)
 	}
-	slot, ok := s.room()
-	if !ok && c.holding() {
-		// The slot is the connection's own already.
-		slot, ok = c.takeSlot(), true
-	}
-	if !ok {
+	// A slot that the connection has is its own already.
+	if !c.takeSlot() && !s.room() {
 		lease.Release()
 		return RelayFull
 	}
-	c.hold(lease, slot)
+	c.hold(lease)
 	s.setHolder(c, x.who.key, true)
 	if s.barred(x.who.key) { // a reload since identify did not find the connection under this key
 		return AccountDisabled
@@ -186,12 +222,18 @@ func (s *Server) acquire(ctx context.Context, x *exchange) Outcome {
 	return OK
 }
 
-// room takes a slot of the relay, if there is one and memory for what comes with it.
-func (s *Server) room() (*limit.Lease, bool) {
-	if s.config.Full != nil && s.config.Full() {
-		return nil, false
+// capOutcome sorts a limiter's refusal.
+func capOutcome(err error) Outcome {
+	var exceeded *limit.ExceededError
+	if errors.As(err, &exceeded) && exceeded.Cap == limit.CapConnRate {
+		return CapRate
 	}
-	return s.slots.TryAcquire()
+	return CapConns
+}
+
+// room takes a slot of the relay, if there is one and memory for what comes with it.
+func (s *Server) room() bool {
+	return (s.config.Full == nil || !s.config.Full()) && s.slots.TryAcquire()
 }
 
 // heldBy reports whether the connection's lease is of key.
@@ -201,11 +243,11 @@ func (c *frontConn) heldBy(key string) bool {
 	return c.key == key
 }
 
-// takeSlot takes the slot out of the connection's hold.
-func (c *frontConn) takeSlot() *limit.Lease {
+// takeSlot takes the slot out of the connection's hold, if it has one.
+func (c *frontConn) takeSlot() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	slot := c.slot
-	c.slot = nil
+	c.slot = false
 	return slot
 }

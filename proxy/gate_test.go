@@ -33,7 +33,9 @@ func fileAccounts(t *testing.T, text string) (use func(*Config), write func(stri
 const customerEntry = "- {name: " + customerName + ", password: " + customerPassword
 
 // TestGate drives each refusal of the gate, by CONNECT and by a plain request.
-func TestGate(t *testing.T) {
+func TestGate(t *testing.T) { bothWays(t, testGate) }
+
+func testGate(t *testing.T) {
 	elsewhere := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 	for _, one := range []struct {
 		name     string
@@ -101,7 +103,9 @@ func TestEveryOutcomeHasItsReply(t *testing.T) {
 	}
 }
 
-func TestConnectionCap(t *testing.T) {
+func TestConnectionCap(t *testing.T) { bothWays(t, testConnectionCap) }
+
+func testConnectionCap(t *testing.T) {
 	r := newRig(t, setup{accounts: customerName + ":" + customerPassword + ":2"})
 	echo := startEcho(t)
 	first, second, third := r.dial(), r.dial(), r.dial()
@@ -121,7 +125,9 @@ func TestConnectionCap(t *testing.T) {
 	}
 }
 
-func TestConnectionRate(t *testing.T) {
+func TestConnectionRate(t *testing.T) { bothWays(t, testConnectionRate) }
+
+func testConnectionRate(t *testing.T) {
 	r := newRig(t, setup{config: func(c *Config) { c.Defaults = limit.Caps{ConnRate: 0.001, ConnBurst: 2} }})
 	for n := range 3 {
 		c := r.dial()
@@ -135,7 +141,9 @@ func TestConnectionRate(t *testing.T) {
 	}
 }
 
-func TestRelayFull(t *testing.T) {
+func TestRelayFull(t *testing.T) { bothWays(t, testRelayFull) }
+
+func testRelayFull(t *testing.T) {
 	r := newRig(t, setup{
 		config:   func(c *Config) { c.MaxConns = 1 },
 		accounts: customerName + ":" + customerPassword + ",second:other",
@@ -158,7 +166,9 @@ func TestRelayFull(t *testing.T) {
 	r.dial().get(r.judge.URL() + "/notype")
 }
 
-func TestPassthrough(t *testing.T) {
+func TestPassthrough(t *testing.T) { bothWays(t, testPassthrough) }
+
+func testPassthrough(t *testing.T) {
 	r := newRig(t, setup{
 		config: func(c *Config) { c.Auth, c.Accounts = AuthPassthrough, nil; c.Defaults = limit.Caps{MaxConns: 1} },
 		unlike: true, // the login is the vendor's
@@ -203,7 +213,9 @@ func TestPassthrough(t *testing.T) {
 }
 
 // Usernames that nobody has checked must not spoil the metrics.
-func TestPassthroughOddUsernames(t *testing.T) {
+func TestPassthroughOddUsernames(t *testing.T) { bothWays(t, testPassthroughOddUsernames) }
+
+func testPassthroughOddUsernames(t *testing.T) {
 	r := newRig(t, setup{config: func(c *Config) { c.Auth, c.Accounts = AuthPassthrough, nil }, unlike: true,
 		vendor: upstreamtest.VendorConfig{Username: "any", Behaviour: upstreamtest.EarlyData([]byte("banner"))}})
 	names := []string{"\xff\xfe", `"\xff\xfe"`, "other", "", strings.Repeat("n", 500), "a b", "ü"}
@@ -219,7 +231,9 @@ func TestPassthroughOddUsernames(t *testing.T) {
 	}
 }
 
-func TestOpen(t *testing.T) {
+func TestOpen(t *testing.T) { bothWays(t, testOpen) }
+
+func testOpen(t *testing.T) {
 	r := newRig(t, setup{config: func(c *Config) {
 		c.Auth, c.Accounts = AuthOpen, nil
 		c.AllowFrom = allNetworks()
@@ -236,7 +250,9 @@ func TestOpen(t *testing.T) {
 }
 
 // Removing or disabling an account ends what it has open; others stay.
-func TestReloadEndsConnections(t *testing.T) {
+func TestReloadEndsConnections(t *testing.T) { bothWays(t, testReloadEndsConnections) }
+
+func testReloadEndsConnections(t *testing.T) {
 	const others = "\n- {name: second, password: other}\n"
 	for name, text := range map[string]string{
 		"removed":  "accounts:" + others,
@@ -272,7 +288,9 @@ func TestReloadEndsConnections(t *testing.T) {
 }
 
 // An account that ends while the gate is busy with it gets no tunnel.
-func TestReloadMeetsTheGate(t *testing.T) {
+func TestReloadMeetsTheGate(t *testing.T) { bothWays(t, testReloadMeetsTheGate) }
+
+func testReloadMeetsTheGate(t *testing.T) {
 	use, write := fileAccounts(t, "accounts:\n"+customerEntry+"}\n")
 	gated := &gatedLimiter{entered: make(chan struct{}, 1), gate: make(chan struct{})}
 	r := newRig(t, setup{config: func(c *Config) { use(c); gated.Limiter, c.Limiter = c.Limiter, gated }})
@@ -289,7 +307,9 @@ func TestReloadMeetsTheGate(t *testing.T) {
 }
 
 // An account that expires loses its connections without a reload.
-func TestExpiryEndsConnections(t *testing.T) {
+func TestExpiryEndsConnections(t *testing.T) { bothWays(t, testExpiryEndsConnections) }
+
+func testExpiryEndsConnections(t *testing.T) {
 	soon := time.Now().Add(1500 * time.Millisecond).UTC().Format(time.RFC3339Nano)
 	use, _ := fileAccounts(t, "accounts:\n"+customerEntry+", expires: "+soon+"}\n")
 	r := newRig(t, setup{config: use})
@@ -300,7 +320,9 @@ func TestExpiryEndsConnections(t *testing.T) {
 }
 
 // A flood of refusals, each kept open, does not keep another customer out.
-func TestFloodOfRefusals(t *testing.T) {
+func TestFloodOfRefusals(t *testing.T) { bothWays(t, testFloodOfRefusals) }
+
+func testFloodOfRefusals(t *testing.T) {
 	r := newRig(t, setup{
 		config:   func(c *Config) { c.MaxConns = 20 },
 		accounts: customerName + ":" + customerPassword + ",greedy:pw:1",
@@ -334,7 +356,9 @@ func TestFloodOfRefusals(t *testing.T) {
 }
 
 // Idle refused connections are closed, the oldest first, when there is no room.
-func TestOldestLooseGoesFirst(t *testing.T) {
+func TestOldestLooseGoesFirst(t *testing.T) { bothWays(t, testOldestLooseGoesFirst) }
+
+func testOldestLooseGoesFirst(t *testing.T) {
 	r := newRig(t, setup{config: func(c *Config) { c.MaxConns = 1 }, maxOpen: 3})
 	held := r.dial()
 	held.connect(startEcho(t).Addr())
@@ -357,14 +381,12 @@ func TestOldestLooseGoesFirst(t *testing.T) {
 	}
 }
 
-func (r *rig) loose() int {
-	r.server.connsMu.Lock()
-	defer r.server.connsMu.Unlock()
-	return r.server.looseConns.Len()
-}
+func (r *rig) loose() int { return r.server.looseCount() + r.server.engine.Visitors() }
 
 // When nothing can make room a new connection hears 503 and is closed.
-func TestRefusedAtAccept(t *testing.T) {
+func TestRefusedAtAccept(t *testing.T) { bothWays(t, testRefusedAtAccept) }
+
+func testRefusedAtAccept(t *testing.T) {
 	r := newRig(t, setup{config: func(c *Config) { c.MaxConns = 2 }, maxOpen: 2})
 	for range 2 {
 		r.dial().connect(startEcho(t).Addr())
@@ -385,7 +407,9 @@ func (brokenLimiter) Acquire(context.Context, string, limit.Caps) (*limit.Lease,
 }
 
 // A handler that panics ends its own exchange and no more.
-func TestPanicEndsOneExchange(t *testing.T) {
+func TestPanicEndsOneExchange(t *testing.T) { bothWays(t, testPanicEndsOneExchange) }
+
+func testPanicEndsOneExchange(t *testing.T) {
 	r := newRig(t, setup{config: func(c *Config) { c.Limiter = brokenLimiter{c.Limiter} }})
 	for n := range 2 {
 		c := r.dial()

@@ -11,13 +11,11 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/elazarl/goproxy"
 
 	"maskrelay/proxy/tunnel"
-	"maskrelay/upstream"
 )
 
 // handler is the front's http.Handler: the gate, then goproxy.
@@ -205,71 +203,23 @@ func (h *handler) submit(r *http.Request, client net.Conn, _ *goproxy.ProxyCtx) 
 		_ = client.Close()
 		return
 	}
-	request := upstream.Request{Target: x.target, Authorization: x.who.authorization}
-	h.tunnel(x, hijacked.early, http.StatusOK, tunnel.Job{
-		Greeting: established,
-		Open: func(ctx context.Context) (tunnel.Peer, error) {
-			return h.open(ctx, request)
-		},
-	})
+	h.tunnel(x, hijacked.early, nil, nil)
 }
 
-func (h *handler) open(ctx context.Context, request upstream.Request) (tunnel.Peer, error) {
-	conn, err := h.server.config.Upstream.Connect(ctx, request)
-	if err != nil {
-		return tunnel.Peer{}, err
-	}
-	return tunnel.Peer{Conn: conn.Conn, Early: conn.Early, Name: conn.Gateway, Release: conn.Release}, nil
-}
-
-// tunnel hands the exchange's connection to the engine. status is what the greeting says.
-func (h *handler) tunnel(x *exchange, early []byte, status int, job tunnel.Job) {
+// tunnel hands the exchange's connection to the engine. peer and its held are the
+// upstream side, if that is open already.
+func (h *handler) tunnel(x *exchange, early []byte, peer *tunnel.Peer, held *openPeer) {
 	s := h.server
 	x.begun = true
-	stream, early, release := x.conn.handOver(early)
+	t := &tunnelExchange{
+		listener: x.conn.listener, who: x.who, target: x.target, client: addrOf(x.client), id: x.id,
+		start: x.start.Sub(s.epoch), peer: held, upgraded: held != nil,
+	}
+	client, early := x.conn.handOver(early, t)
 	x.conn = nil // its memory is not kept for the tunnel's life
-	// Asked for when bytes move: by then a vendor has accepted a passthrough's login.
-	used := sync.OnceValue(func() *usage { return s.metrics.usageOf(x.who.name) })
-	passthrough := s.config.Auth == AuthPassthrough
-	job.Client, job.Early, job.Key = stream, early, x.who.key
-	job.Moved = func(sent bool, n int) { s.metrics.moved(used(), sent, n) }
-	job.Opened = func(tunnel.Peer) {
-		x.connect = time.Since(x.start)
-		s.metrics.opened(x.connect)
-	}
-	job.Refusal = func(err error) []byte {
-		o, _ := upstreamOutcome(err, passthrough)
-		if o == ClientGone {
-			return nil
-		}
-		return s.replies.of(o).Bytes(true)
-	}
-	job.Done = func(r tunnel.Result) {
-		release()
-		x.upstream, x.sent, x.received, x.err = r.Upstream, r.Sent, r.Received, r.Err
-		outcome := endings[r.Ending]
-		if r.Ending == tunnel.Refused {
-			outcome, x.cause = upstreamOutcome(r.Err, passthrough)
-			x.upstream = gatewayOf(r.Err)
-			status = s.replies.of(outcome).Status()
-		} else if r.Ending == tunnel.Failed {
-			s.log.Error().Err(r.Err).Msg("a tunnel failed")
-		} else if r.Connect == 0 {
-			status = 0
-		}
-		x.finish(outcome, status)
-	}
-	key := x.who.key // x is the tunnel's from here on
-	s.engine.Submit(job)
+	key := t.Key()
+	s.engine.Submit(tunnel.Job{Client: client, Early: early, Peer: peer, Exchange: t})
 	if s.barred(key) { // a reload between the gate and here did not find the tunnel
 		s.engine.CloseKey(key)
 	}
-}
-
-func gatewayOf(err error) string {
-	var failure *upstream.ConnectError
-	if errors.As(err, &failure) {
-		return failure.Gateway
-	}
-	return ""
 }

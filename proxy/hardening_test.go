@@ -36,6 +36,10 @@ func sayAndClose(answer string) upstreamtest.Behaviour {
 
 // A target that streams 1xx while its customers leave must not meet goproxy in a map.
 func TestEndlessHintsAndLeavingCustomers(t *testing.T) {
+	bothWays(t, testEndlessHintsAndLeavingCustomers)
+}
+
+func testEndlessHintsAndLeavingCustomers(t *testing.T) {
 	var hint strings.Builder
 	hint.WriteString("HTTP/1.1 103 Early Hints\r\n")
 	for i := range 400 {
@@ -68,7 +72,9 @@ func TestEndlessHintsAndLeavingCustomers(t *testing.T) {
 }
 
 // Trailers that arrive as the answer is handed on must not meet it in a map.
-func TestTrailersThatComeWithTheAnswer(t *testing.T) {
+func TestTrailersThatComeWithTheAnswer(t *testing.T) { bothWays(t, testTrailersThatComeWithTheAnswer) }
+
+func testTrailersThatComeWithTheAnswer(t *testing.T) {
 	var names, lines strings.Builder
 	for i := range 200 {
 		fmt.Fprintf(&names, ", Xa%d", i)
@@ -105,7 +111,9 @@ func TestTrailersThatComeWithTheAnswer(t *testing.T) {
 }
 
 // An answer to a body that never comes is not held up by the wait for it.
-func TestReplyDoesNotWaitForTheBody(t *testing.T) {
+func TestReplyDoesNotWaitForTheBody(t *testing.T) { bothWays(t, testReplyDoesNotWaitForTheBody) }
+
+func testReplyDoesNotWaitForTheBody(t *testing.T) {
 	r := newRig(t, setup{vendor: upstreamtest.VendorConfig{Behaviour: says("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")}})
 	c := r.dial()
 	c.send(request("POST", "http://shop.example/", "Content-Length: 100\r\n") + "1234567890")
@@ -115,7 +123,9 @@ func TestReplyDoesNotWaitForTheBody(t *testing.T) {
 }
 
 // Strangers who send half of a request each make room for those who pay.
-func TestStrangersBodiesMakeRoom(t *testing.T) {
+func TestStrangersBodiesMakeRoom(t *testing.T) { bothWays(t, testStrangersBodiesMakeRoom) }
+
+func testStrangersBodiesMakeRoom(t *testing.T) {
 	r := newRig(t, setup{maxOpen: 20})
 	for range 20 {
 		r.dial().send("POST http://shop.example/ HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
@@ -129,7 +139,9 @@ func TestStrangersBodiesMakeRoom(t *testing.T) {
 }
 
 // A closing reply is followed by an orderly end, whatever was sent after the request.
-func TestClosingRepliesEndInOrder(t *testing.T) {
+func TestClosingRepliesEndInOrder(t *testing.T) { bothWays(t, testClosingRepliesEndInOrder) }
+
+func testClosingRepliesEndInOrder(t *testing.T) {
 	r := newRig(t, setup{})
 	tests := map[string]string{
 		"400":           "CONNECT shop.example HTTP/1.1\r\n\r\n",
@@ -147,7 +159,9 @@ func TestClosingRepliesEndInOrder(t *testing.T) {
 	}
 }
 
-func TestBrokenBodyLooksBroken(t *testing.T) {
+func TestBrokenBodyLooksBroken(t *testing.T) { bothWays(t, testBrokenBodyLooksBroken) }
+
+func testBrokenBodyLooksBroken(t *testing.T) {
 	r := newRig(t, setup{vendor: upstreamtest.VendorConfig{Behaviour: sayAndClose("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5\r\nwo")}})
 	c := r.dial()
 	c.send(strings.Replace(request("GET", "http://shop.example/"), "HTTP/1.1\r\n", "HTTP/1.0\r\n", 1))
@@ -158,6 +172,10 @@ func TestBrokenBodyLooksBroken(t *testing.T) {
 
 // The head, and each part of a body of known length, come when the target sends them.
 func TestSlowAnswerOfKnownLengthComesAsItComes(t *testing.T) {
+	bothWays(t, testSlowAnswerOfKnownLengthComesAsItComes)
+}
+
+func testSlowAnswerOfKnownLengthComesAsItComes(t *testing.T) {
 	steps := make(chan struct{})
 	r := newRig(t, setup{vendor: upstreamtest.VendorConfig{Behaviour: upstreamtest.Func(func(ctx context.Context, c *upstreamtest.Conn, _ *upstreamtest.RecordedRequest) {
 		for _, part := range []string{"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n", "first", "other"} {
@@ -176,7 +194,9 @@ func TestSlowAnswerOfKnownLengthComesAsItComes(t *testing.T) {
 	}
 }
 
-func TestStatusWithoutAPhrase(t *testing.T) {
+func TestStatusWithoutAPhrase(t *testing.T) { bothWays(t, testStatusWithoutAPhrase) }
+
+func testStatusWithoutAPhrase(t *testing.T) {
 	const body = "status code 520 is what Go would say"
 	r := newRig(t, setup{vendor: upstreamtest.VendorConfig{Behaviour: says(fmt.Sprintf(
 		"HTTP/1.1 520 Web Server Returned an Unknown Error\r\nServer: cloudflare\r\nContent-Length: %d\r\n\r\n%s", len(body), body))}})
@@ -186,7 +206,9 @@ func TestStatusWithoutAPhrase(t *testing.T) {
 }
 
 // A malformed body is the customer's fault, and his reply says so.
-func TestMalformedChunk(t *testing.T) {
+func TestMalformedChunk(t *testing.T) { bothWays(t, testMalformedChunk) }
+
+func testMalformedChunk(t *testing.T) {
 	r := newRig(t, setup{vendor: upstreamtest.VendorConfig{Behaviour: upstreamtest.Silent()}})
 	c := r.dial()
 	c.send(request("POST", "http://shop.example/", "Transfer-Encoding: chunked\r\n") + "zz\r\nhello\r\n")
@@ -195,7 +217,9 @@ func TestMalformedChunk(t *testing.T) {
 }
 
 // Strangers' names use up no labels: only those whom the vendor has taken get one.
-func TestPassthroughLabels(t *testing.T) {
+func TestPassthroughLabels(t *testing.T) { bothWays(t, testPassthroughLabels) }
+
+func testPassthroughLabels(t *testing.T) {
 	r := newRig(t, setup{config: func(c *Config) { c.Auth, c.Accounts = AuthPassthrough, nil }, unlike: true})
 	for i := range 20 {
 		c := r.dial()

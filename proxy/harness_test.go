@@ -57,6 +57,19 @@ func eventually(t testing.TB, what string, reached func() bool) {
 	}
 }
 
+// netHTTPAccepts is the way that rigs are built; see bothWays.
+var netHTTPAccepts bool
+
+// bothWays runs a test with the engine receiving customers, where it can, and with
+// net/http doing so, as it does behind TLS and on other systems.
+func bothWays(t *testing.T, test func(*testing.T)) {
+	defer func() { netHTTPAccepts = false }()
+	for name, way := range map[string]bool{"engine": false, "net/http": true} {
+		netHTTPAccepts = way
+		t.Run(name, test)
+	}
+}
+
 // setup changes what a rig is made of; the zero value is the usual stage.
 type setup struct {
 	config   func(*Config)
@@ -72,7 +85,7 @@ type setup struct {
 // rig is a relay between a vendor and a judge, all on loopback. When the test ends
 // nothing may be held any more, and no byte may have leaked either way.
 type rig struct {
-	t       *testing.T
+	t       testing.TB
 	server  *Server
 	vendor  *upstreamtest.Vendor
 	judge   *upstreamtest.Judge
@@ -86,7 +99,7 @@ type rig struct {
 	customers []*customer
 }
 
-func newRig(t *testing.T, s setup) *rig {
+func newRig(t testing.TB, s setup) *rig {
 	t.Helper()
 	r := &rig{t: t, limiter: limit.NewMemory(), log: &logBook{}, ended: make(chan struct{})}
 	if s.vendor.Username == "" {
@@ -157,6 +170,7 @@ func (r *rig) config(s setup) Config {
 		Targets: targets, Policy: policy, Brand: testBrand, Upstream: pool,
 		HeaderTimeout: 10 * time.Second, ConnectTimeout: 5 * time.Second, IdleTimeout: 20 * time.Second,
 		Log: zerolog.New(r.log).Level(zerolog.InfoLevel), LogTargets: true,
+		netHTTPAccepts: netHTTPAccepts,
 	}
 	if s.config != nil {
 		s.config(&c)
@@ -199,7 +213,7 @@ func (r *rig) nothingHeld() {
 
 // run runs a sub-test on the rig.
 func (r *rig) run(name string, f func(t *testing.T)) {
-	outer := r.t
+	outer := r.t.(*testing.T)
 	outer.Run(name, func(t *testing.T) {
 		r.t = t
 		defer func() { r.t = outer }()

@@ -2,36 +2,72 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"time"
+
+	"maskrelay/proxy/tunnel"
 )
 
 const (
 	replyTimeout  = 2 * time.Second // to write a reply outside a handler
 	lingerTimeout = time.Second     // to wait for its arrival
 	lingerBytes   = 64 << 10        // dropped meanwhile
+	troubleEvery  = 10 * time.Second
 	// defaultSpareConns are connections beyond MaxConns: being accepted, being refused. A third as many again are
 	// refused at accept, at once.
 	defaultSpareConns = 384
+	evictionTime      = 200 * time.Millisecond // more than the engine needs to close a visitor
+	crowdPause        = time.Millisecond       // for those who were told to go to be gone
+	crowdPauses       = 20                     // in a row, at most
 )
 
-// listener accepts customers for net/http. It never reads from a connection.
+// listener accepts customers for net/http, or lends its name to those that the engine
+// accepts. It never reads from a connection.
 type listener struct {
 	net.Listener
-	server  *Server
-	name    string // for the log
-	secured bool
+	server   *Server
+	name     string // for the log
+	secured  bool
+	received bool // the engine accepts
 }
 
+// Keep-alive probes of customers' connections.
+const (
+	keepAliveIdle     = time.Minute
+	keepAliveInterval = 15 * time.Second
+	keepAliveCount    = 4
+)
+
 // listen binds one address. Options that every connection needs are set on the
-// listening socket, which hands them down; MPTCP is off.
-func listen(ctx context.Context, address string) (net.Listener, error) {
-	lc := net.ListenConfig{
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4},
-	}
+// listening socket, which hands them down; MPTCP is off. idle is how long a connection
+// may stand still.
+func listen(ctx context.Context, address string, idle time.Duration) (net.Listener, error) {
+	lc := listenConfig(idle)
 	lc.SetMultipathTCP(false)
 	return lc.Listen(ctx, "tcp", address)
+}
+
+// receive has the engine accept the listener's customers, where it can.
+func (l *listener) receive() error {
+	tcp, ok := l.Listener.(*net.TCPListener)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	s := l.server
+	return s.engine.Serve(tcp, tunnel.Reception{
+		Arrive: l.arrive, HeadTimeout: s.config.HeaderTimeout, KeepAlive: min(keepAliveFor, s.config.IdleTimeout),
+		Crowded: s.crowded, Trouble: s.acceptTrouble,
+	})
+}
+
+// acceptTrouble logs errors of accept, which come in swarms.
+func (s *Server) acceptTrouble(err error) {
+	now := s.now()
+	if last := s.troubled.Load(); (last == 0 || now-time.Duration(last) > troubleEvery) && s.troubled.CompareAndSwap(last, int64(now)) {
+		s.log.Warn().Err(err).Msg("accept failed, and is tried again")
+	}
 }
 
 // Accept implements net.Listener. When the relay holds all the connections that it
@@ -46,8 +82,10 @@ func (l *listener) Accept() (net.Conn, error) {
 		raw := conn.(*net.TCPConn)
 		s := l.server
 		c := &frontConn{raw: raw, stream: raw, server: s, listener: l, client: peerAddr(raw)}
-		if n := s.open.Add(1); n > int64(s.maxOpen) && !s.evictLoosest() {
-			s.open.Add(-1)
+		for n := 0; n < crowdPauses && s.crowded(); n++ {
+			time.Sleep(crowdPause)
+		}
+		if !s.enter() {
 			s.refuseAccept(l, raw)
 			continue
 		}
@@ -63,7 +101,70 @@ func peerAddr(c net.Conn) netip.AddrPort {
 		return netip.AddrPort{}
 	}
 	ap := a.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+	return plainAddr(ap)
+}
+
+// enter counts a connection in. When the relay holds all that it may, one that has no
+// customer's business on it makes room; false if there is none, or if too many of those
+// who made room are not gone yet: they still hold their descriptors.
+func (s *Server) enter() bool {
+	n := s.open.Add(1)
+	if n <= int64(s.maxOpen) || s.makeRoom() && n <= int64(s.maxOpen+s.leavers) {
+		return true
+	}
+	s.open.Add(-1)
+	s.refusedAccepts.Inc()
+	return false
+}
+
+// crowded reports whether so many are on their way out that nobody else comes in.
+func (s *Server) crowded() bool { return s.open.Load() >= int64(s.maxOpen+s.leavers) }
+
+// makeRoom closes the connection that has waited longest without business, of those
+// that net/http has or of those that the engine has, whichever are more.
+func (s *Server) makeRoom() bool {
+	if s.looseCount() >= s.spareVisitors() {
+		return s.evictLoosest() || s.evictVisitor()
+	}
+	return s.evictVisitor() || s.evictLoosest()
+}
+
+// evictVisitor has the engine close a visitor. It does so soon: until then the visitor
+// is counted as going, lest he make room twice.
+func (s *Server) evictVisitor() bool {
+	if s.spareVisitors() <= 0 || !s.engine.EvictVisitor() {
+		return false
+	}
+	s.going.Add(1)
+	s.evictedAt.Store(int64(s.now()))
+	s.evicted.Inc()
+	return true
+}
+
+// spareVisitors are the visitors that are not going already. One who became a tunnel
+// before he was told to go is never counted out: after a while nobody is going any more.
+func (s *Server) spareVisitors() int {
+	if s.now()-time.Duration(s.evictedAt.Load()) > evictionTime {
+		s.going.Store(0)
+	}
+	return s.engine.Visitors() - int(s.going.Load())
+}
+
+// left counts a visitor out whom the engine has closed.
+func (s *Server) left() {
+	s.open.Add(-1)
+	for {
+		n := s.going.Load()
+		if n == 0 || s.going.CompareAndSwap(n, n-1) {
+			return
+		}
+	}
+}
+
+func (s *Server) looseCount() int {
+	s.connsMu.Lock()
+	defer s.connsMu.Unlock()
+	return s.looseConns.Len()
 }
 
 // trusts reports whether a peer is a balancer, from which a PROXY header is required.
@@ -74,7 +175,6 @@ func (s *Server) trusts(peer netip.Addr) bool {
 // refuseAccept says 503 to a connection that is not taken, a few at once; the rest
 // are closed without a word. Over TLS there is nothing that could be said in time.
 func (s *Server) refuseAccept(l *listener, raw *net.TCPConn) {
-	s.refusedAccepts.Inc()
 	select {
 	case s.refusers <- struct{}{}:
 	default:

@@ -16,9 +16,11 @@ const (
 // metrics are the front's counts; gauges are read at each scrape.
 type metrics struct {
 	exchanges *prometheus.CounterVec
+	outcomes  map[Outcome]prometheus.Counter // of exchanges, looked up once
 	connect   prometheus.Histogram
 	dropped   *prometheus.CounterVec
 	sent      atomic.Int64
+	_         [56]byte // moves in the two directions meet no shared cache line
 	received  atomic.Int64
 
 	usageMu sync.RWMutex // guards usage
@@ -36,7 +38,7 @@ func newMetrics() *metrics {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("maskrelay_"+name, help, labels, nil)
 	}
-	return &metrics{
+	m := &metrics{
 		exchanges: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "maskrelay_exchanges_total", Help: "Customer requests, by how they ended.",
 		}, []string{"outcome"}),
@@ -59,6 +61,20 @@ func newMetrics() *metrics {
 		accountConnsLimit:  desc("account_connections_limit", "An account's connection cap; 0 = none.", "account"),
 		accountBytes:       desc("account_bytes_total", "An account's payload bytes as the customer sees them.", "account", "direction"),
 	}
+	m.outcomes = make(map[Outcome]prometheus.Counter, len(outcomes))
+	for _, o := range outcomes {
+		m.outcomes[o] = m.exchanges.WithLabelValues(string(o))
+	}
+	return m
+}
+
+// ended counts an exchange.
+func (m *metrics) ended(o Outcome) {
+	if c := m.outcomes[o]; c != nil {
+		c.Inc()
+		return
+	}
+	m.exchanges.WithLabelValues(string(o)).Inc()
 }
 
 // usageOf returns the counter of an account, a shared one when there are too many.

@@ -50,6 +50,13 @@ const (
 	Internal Outcome = "internal" // a bug of ours, logged with its type
 )
 
+// outcomes are all of them.
+var outcomes = []Outcome{
+	OK, BadRequest, HeadTimeout, HeadTooLarge, AuthRequired, AuthFailed, AuthBusy, ClientDenied, AccountDisabled,
+	AccountExpired, TargetDenied, CapConns, CapRate, RelayFull, NoUpstream, UpstreamFailed, UpstreamTimeout,
+	UpstreamAuth, ClientGone, ClientReset, UpstreamReset, IdleTimeout, HalfOpen, Killed, Drained, Internal,
+}
+
 // statusOf is the one table from outcome to what the customer receives: a status,
 // and for each status one reply. Outcomes that are not here send nothing.
 var statusOf = map[Outcome]int{

@@ -17,8 +17,10 @@ import (
 func (h *handler) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 	ctx, stop := x.conn.watched(r.Context())
 	defer stop()
-	out := &plainWriter{ResponseWriter: w, h: h, x: x, r: r, control: http.NewResponseController(w), left: ctx.Err, extended: x.start}
+	out := &plainWriter{ResponseWriter: w, h: h, x: x, r: r, control: http.NewResponseController(w), left: ctx.Err, gone: ctx.Done(), extended: x.start}
 	x.plain = out
+	out.shared = h.server.bandwidths.take(x.who.key)
+	defer h.server.bandwidths.drop(x.who.key)
 	h.goproxy.ServeHTTP(out, h.outgoing(ctx, r, out))
 	out.end()
 }

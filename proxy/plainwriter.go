@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"maskrelay/masking"
+	"maskrelay/proxy/tunnel"
 )
 
 // lateFlush is how long the head of an answer waits for the first of its body.
@@ -30,7 +31,9 @@ type plainWriter struct {
 	control *http.ResponseController
 	cancel  context.CancelFunc // ends an upgrade's request to the upstream; nil for others
 	body    *requestBody       // nil = none; set before the request goes out
+	shared  *tunnel.Shared     // the customer's bandwidth; nil = no limit
 	left    func() error       // why the exchange is over before its time; nil = it is not
+	gone    <-chan struct{}    // closed when it is over
 	ready   bool               // the first of the answer's body is there
 
 	mu       sync.Mutex // guards the ResponseWriter and what follows, against flushLate
@@ -122,6 +125,12 @@ func (w *plainWriter) Write(b []byte) (int, error) {
 	if w.ours {
 		return len(b), nil
 	}
+	n, err := w.write(b)
+	pay(w.gone, w.shared, false, n)
+	return n, err
+}
+
+func (w *plainWriter) write(b []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.extend()
@@ -252,6 +261,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		return 0, errBodyLeft
 	}
 	n, err := b.ReadCloser.Read(p)
+	pay(b.w.gone, b.w.shared, true, n)
 	if errors.Is(err, io.EOF) {
 		b.takeTrailers()
 	}

@@ -158,15 +158,15 @@ func unwrappedBeforeTunnel(t *testing.T) {
 	c := &frontConn{raw: raw, stream: &rest{Conn: raw, head: bytes.NewReader([]byte("LLO"))}, server: r.server}
 	r.server.open.Add(1)
 	r.server.list(c)
-	stream, early, release := c.handOver([]byte("HE"))
+	exchange := &tunnelExchange{listener: &listener{server: r.server}, who: nobody}
+	stream, early := c.handOver([]byte("HE"), exchange)
 	if stream != net.Conn(raw) {
 		t.Errorf("the tunnel gets a %T: no splice, a buffer each way", stream)
 	}
 	if string(early) != "HELLO" {
 		t.Errorf("early bytes %q", early)
 	}
-	release()
-	release() // counts once; checked when the rig ends
+	exchange.release() // counts once; checked when the rig ends
 }
 
 func refusalsKeepConnection(t *testing.T) {

@@ -28,7 +28,9 @@ type row struct {
 }
 
 // TestConnectRows drives the hazards that a CONNECT meets in goproxy and net/http.
-func TestConnectRows(t *testing.T) {
+func TestConnectRows(t *testing.T) { bothWays(t, testConnectRows) }
+
+func testConnectRows(t *testing.T) {
 	rows(t, []row{
 		{"C1 no direct dial", noDirectDial},
 		{"C2 early bytes", earlyBytes},

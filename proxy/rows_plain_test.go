@@ -16,7 +16,9 @@ import (
 )
 
 // TestPlainRows drives the hazards that a plain request meets in goproxy and net/http.
-func TestPlainRows(t *testing.T) {
+func TestPlainRows(t *testing.T) { bothWays(t, testPlainRows) }
+
+func testPlainRows(t *testing.T) {
 	rows(t, []row{
 		{"P1 no error text", plainNoErrorText},
 		{"P2 nothing of the vendor's", plainNothingOfVendors},

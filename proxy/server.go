@@ -33,6 +33,7 @@ const (
 	halfOpenFor  = 60 * time.Second // a tunnel of which one side has closed
 	certInterval = 5 * time.Second  // between looks at the certificate's files
 	expiryTick   = time.Second      // between looks for expired accounts
+	visitorsTick = 10 * time.Millisecond
 )
 
 // Auth is how customers are known.
@@ -83,6 +84,8 @@ type Config struct {
 
 	Log        zerolog.Logger
 	LogTargets bool
+
+	netHTTPAccepts bool // on every listener, for tests: as where the engine cannot
 }
 
 // Server is the relay's front. Use New, Listen, Run, in this order. It is a
@@ -100,14 +103,23 @@ type Server struct {
 	tls       *tls.Config
 	cert      *certificate // nil without TLSListen
 	listeners []*listener
+	passed    *passedConns // from the engine to net/http
 
+	epoch          time.Time // of now
+	identities     identities
+	bandwidths     *bandwidths
 	idPrefix       string
 	nextID         atomic.Uint64
 	open           atomic.Int64 // customers' sockets, tunnels included
 	maxOpen        int
+	leavers        int // connections beyond maxOpen that have been told to go, at most
 	refusers       chan struct{}
 	refusedAccepts prometheus.Counter
 	evicted        prometheus.Counter
+	going          atomic.Int64 // visitors who were told to go, and are still counted
+	evictedAt      atomic.Int64 // when the last of them was told, on the server's clock
+	troubled       atomic.Int64 // when an error of accept was logged last, on the server's clock
+	leaving        atomic.Bool  // nobody is accepted any more: replies are the last
 	draining       atomic.Bool
 	closing        atomic.Bool
 	base           context.Context // of every request
@@ -147,14 +159,18 @@ func New(c Config) (*Server, error) {
 		replies:    newReplies(c.Brand),
 		metrics:    newMetrics(),
 		slots:      limit.NewSlots(c.MaxConns),
-		transport:  upstream.NewTransport(c.Upstream),
+		epoch:      time.Now(),
 		idPrefix:   strconv.FormatInt(time.Now().UnixMilli(), 36) + "-",
 		refusers:   make(chan struct{}, max(spare/3, 1)),
 		conns:      make(map[*frontConn]*list.Element),
 		looseConns: list.New(),
 	}
+	s.passed = newPassedConns(s)
+	s.bandwidths = newBandwidths(s.bandwidthOf)
 	s.spare = limit.NewSpare(s.slots, c.FilePairs)
+	s.transport = upstream.NewTransport(c.Upstream, s.spare)
 	s.maxOpen = s.slots.Max() + spare
+	s.leavers = max(spare/4, 16) // the host's reserve has room for as many
 	s.refusedAccepts = s.metrics.dropped.WithLabelValues("refused")
 	s.evicted = s.metrics.dropped.WithLabelValues("evicted")
 	if len(c.TLSListen) > 0 {
@@ -166,7 +182,9 @@ func New(c Config) (*Server, error) {
 		s.tls = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetCertificate: cert.get}
 	}
 	s.base, s.endBase = context.WithCancel(context.Background())
-	s.engine = tunnel.NewEngine(tunnel.Options{IdleTimeout: c.IdleTimeout, HalfOpenTimeout: min(halfOpenFor, c.IdleTimeout)})
+	s.engine = tunnel.NewEngine(tunnel.Options{
+		IdleTimeout: c.IdleTimeout, HalfOpenTimeout: min(halfOpenFor, c.IdleTimeout), Files: s.spare, Trouble: s.engineTrouble,
+	})
 	s.http = &http.Server{
 		Handler:                      newHandler(s),
 		ReadHeaderTimeout:            c.HeaderTimeout,
@@ -206,11 +224,14 @@ func (l debugLog) Printf(format string, v ...any) {
 // Listen binds every address; on an error none stays bound.
 func (s *Server) Listen(ctx context.Context) error {
 	add := func(address string, secured bool) error {
-		l, err := listen(ctx, address)
+		l, err := listen(ctx, address, s.config.IdleTimeout)
 		if err != nil {
 			return fmt.Errorf("proxy: listen: %w", err)
 		}
-		s.listeners = append(s.listeners, &listener{Listener: l, server: s, name: l.Addr().String(), secured: secured})
+		s.listeners = append(s.listeners, &listener{
+			Listener: l, server: s, name: l.Addr().String(), secured: secured,
+			received: !secured && !s.config.netHTTPAccepts && s.engine.Receives(),
+		})
 		return nil
 	}
 	var err error
@@ -228,6 +249,9 @@ func (s *Server) Listen(ctx context.Context) error {
 	return nil
 }
 
+// now is the server's clock: time since it was made.
+func (s *Server) now() time.Duration { return time.Since(s.epoch) }
+
 // Addrs are the bound addresses, in the configuration's order, TLS last.
 func (s *Server) Addrs() []net.Addr {
 	addrs := make([]net.Addr, len(s.listeners))
@@ -238,10 +262,17 @@ func (s *Server) Addrs() []net.Addr {
 }
 
 func (s *Server) closeListeners() {
+	s.leaving.Store(true)
 	for _, l := range s.listeners {
 		_ = l.Close()
 	}
+	s.engine.StopServing()
 	s.listening.Store(false)
+}
+
+// engineTrouble logs what went wrong in the engine outside of any tunnel.
+func (s *Server) engineTrouble(err error) {
+	s.log.Error().Err(err).Msg("the tunnel engine failed")
 }
 
 // Run serves until ctx ends, then drains: not ready but still accepting for
@@ -250,14 +281,8 @@ func (s *Server) closeListeners() {
 // server runs any more; an error is a listener's.
 func (s *Server) Run(ctx, cut context.Context) error {
 	defer s.Close()
-	failed := make(chan error, len(s.listeners))
-	for _, l := range s.listeners {
-		s.running.Go(func() {
-			if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) && !s.draining.Load() {
-				failed <- fmt.Errorf("proxy: %s: %w", l.name, err)
-			}
-		})
-	}
+	failed := make(chan error, 2*len(s.listeners)+1)
+	s.serve(failed)
 	background, stop := context.WithCancel(context.Background())
 	defer stop()
 	s.running.Go(func() { s.config.Upstream.Run(background) })
@@ -269,6 +294,27 @@ func (s *Server) Run(ctx, cut context.Context) error {
 	}
 	s.drain(cut, err != nil)
 	return err
+}
+
+// serve begins to accept on every listener; each may fail once.
+func (s *Server) serve(failed chan<- error) {
+	withHTTP := func(l net.Listener, name string) {
+		s.running.Go(func() {
+			if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) && !s.draining.Load() {
+				failed <- fmt.Errorf("proxy: %s: %w", name, err)
+			}
+		})
+	}
+	withHTTP(s.passed, "passed connections")
+	for _, l := range s.listeners {
+		if !l.received {
+			withHTTP(l, l.name)
+			continue
+		}
+		if err := l.receive(); err != nil {
+			failed <- fmt.Errorf("proxy: %s: %w", l.name, err)
+		}
+	}
 }
 
 // drain ends the server's work as Run says. hurried skips the grace: a listener is broken.
@@ -290,10 +336,27 @@ func (s *Server) drain(cut context.Context, hurried bool) {
 	var both sync.WaitGroup
 	tunnels := 0
 	both.Go(func() { tunnels = s.engine.Drain(ctx) })
-	both.Go(func() { _ = s.http.Shutdown(ctx) })
+	both.Go(func() {
+		s.awaitVisitors(ctx)
+		_ = s.http.Shutdown(ctx)
+	})
 	both.Wait()
 	tunnels += s.engine.Drain(ctx) // those that the last requests became
 	s.log.Info().Int("cut", tunnels).Msg("drained")
+}
+
+// awaitVisitors waits until the heads that had begun when the listeners closed are
+// judged, or have not come in time: some of them are net/http's to serve, and with it.
+func (s *Server) awaitVisitors(ctx context.Context) {
+	tick := time.NewTicker(visitorsTick)
+	defer tick.Stop()
+	for s.engine.Visitors() > 0 || !s.passed.empty() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Close ends everything at once. Run calls it; a Server that never ran needs it.
@@ -303,6 +366,7 @@ func (s *Server) Close() {
 	s.draining.Store(true)
 	s.closeListeners()
 	_ = s.http.Close()
+	_ = s.passed.Close() // net/http knows it only once Run has begun
 	s.engine.Close()
 	s.running.Wait()
 	s.cutConns() // net/http forgets a connection that it accepts while it closes
@@ -391,6 +455,8 @@ func (s *Server) accountsChanged(change account.Change, err error) {
 		s.log.Error().Err(err).Msg("accounts not reloaded; the old ones stay")
 		return
 	}
+	s.identities.forget()
+	s.bandwidths.renew()
 	s.endAccounts(change.Ended)
 	s.log.Info().Int("accounts", s.config.Accounts.Len()).Int("added", change.Added).
 		Int("removed", change.Removed).Int("modified", change.Modified).Msg("accounts reloaded")

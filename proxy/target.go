@@ -89,24 +89,27 @@ func endsInNumber(host string) bool {
 // parseIPv4 reads what inet_aton reads: one to four parts, each decimal, octal
 // (leading 0) or hexadecimal (0x), the last one filling the bytes that are left.
 func parseIPv4(host string) (netip.Addr, bool) {
-	parts := strings.Split(strings.TrimSuffix(host, "."), ".")
-	if len(parts) > 4 {
+	host = strings.TrimSuffix(host, ".")
+	last := strings.Count(host, ".")
+	if last > 3 {
 		return netip.Addr{}, false
 	}
 	var value uint64
-	for i, part := range parts {
+	for i := range last + 1 {
+		part, rest, _ := strings.Cut(host, ".")
+		host = rest
 		n, ok := parsePart(part)
 		if !ok {
 			return netip.Addr{}, false
 		}
-		if i < len(parts)-1 {
+		if i < last {
 			if n > 255 {
 				return netip.Addr{}, false
 			}
 			value |= n << (8 * (3 - i))
 			continue
 		}
-		if n >= 1<<(8*(5-len(parts))) {
+		if n >= 1<<(8*(4-last)) {
 			return netip.Addr{}, false
 		}
 		value |= n
@@ -180,14 +183,19 @@ func (t *Targets) Allow(target Target) bool {
 		}
 	}
 	name := strings.ToLower(strings.TrimSuffix(target.Host, "."))
-	addr, literal := parseIPv4(name)
-	if !literal {
+	var addr netip.Addr
+	literal := false
+	if endsInNumber(name) {
+		addr, literal = parseIPv4(name)
+	}
+	if !literal && strings.IndexByte(name, ':') >= 0 {
 		if a, err := netip.ParseAddr(name); err == nil {
 			addr, literal = a, true
 		}
 	}
 	if literal {
-		return !t.hosts[addr.Unmap().String()] && !t.hosts[name] && t.CheckAddr(addr) == nil
+		denied := len(t.hosts) > 0 && (t.hosts[addr.Unmap().String()] || t.hosts[name])
+		return !denied && t.CheckAddr(addr) == nil
 	}
 	if t.hosts[name] || slices.ContainsFunc(t.suffixes, func(s string) bool { return strings.HasSuffix(name, s) }) {
 		return false

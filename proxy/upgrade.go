@@ -11,15 +11,12 @@ import (
 	"strings"
 	"time"
 
-	"maskrelay/masking"
 	"maskrelay/proxy/tunnel"
 	"maskrelay/upstream"
 )
 
 // maxUpgradeHead bounds a target's answer to a websocket handshake, in bytes.
 const maxUpgradeHead = 64 << 10
-
-var established = []byte(masking.Established)
 
 // upgrade opens a tunnel to the target through the upstream, does the websocket
 // handshake on it, and hands both connections to the engine when the target
@@ -31,7 +28,9 @@ func (h *handler) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, t
 	defer stop()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	out := &plainWriter{ResponseWriter: w, h: h, x: x, r: r, control: http.NewResponseController(w), left: ctx.Err, cancel: cancel}
+	out := &plainWriter{ResponseWriter: w, h: h, x: x, r: r, control: http.NewResponseController(w), left: ctx.Err, gone: ctx.Done(), cancel: cancel}
+	out.shared = h.server.bandwidths.take(x.who.key) // of an answer that is no tunnel's
+	defer h.server.bandwidths.drop(x.who.key)
 	conn, err := h.server.config.Upstream.Connect(ctx, upstream.Request{
 		Target: target.String(), Authorization: x.who.authorization,
 	})
@@ -172,11 +171,8 @@ func (h *handler) upgraded(w http.ResponseWriter, x *exchange, conn *upstream.Co
 	_ = answer.response.Header.Write(&head) // a buffer takes everything
 	head.WriteString("\r\n")
 	early, _ := answer.reader.Peek(answer.reader.Buffered())
-	peer := tunnel.Peer{Conn: conn.Conn, Early: bytes.Clone(early), Name: conn.Gateway, Release: conn.Release}
+	peer := &tunnel.Peer{Conn: conn.Conn, Early: bytes.Clone(early)}
 	_ = conn.SetDeadline(time.Time{})
-	h.tunnel(x, client.(*earlyConn).early, http.StatusSwitchingProtocols, tunnel.Job{
-		Greeting: head.Bytes(),
-		Open:     func(context.Context) (tunnel.Peer, error) { return peer, nil },
-	})
+	h.tunnel(x, client.(*earlyConn).early, peer, &openPeer{gateway: conn.Gateway, release: conn.Release, greeting: head.Bytes()})
 	return true
 }

@@ -82,7 +82,9 @@ func websocketRow(t *testing.T) {
 	})
 }
 
-func TestWebsocketUpstreamFails(t *testing.T) {
+func TestWebsocketUpstreamFails(t *testing.T) { bothWays(t, testWebsocketUpstreamFails) }
+
+func testWebsocketUpstreamFails(t *testing.T) {
 	for name, want := range map[string]Outcome{
 		"407": UpstreamFailed, "503": UpstreamFailed, "silent": UpstreamTimeout, "connect-body-length": UpstreamFailed,
 		"close-before-reply": UpstreamFailed, "tunnel-silent": UpstreamTimeout, "tunnel-close-at-once": UpstreamFailed,
@@ -105,7 +107,9 @@ func TestWebsocketUpstreamFails(t *testing.T) {
 }
 
 // A customer who leaves during the handshake takes the upstream connection with him.
-func TestWebsocketCustomerLeaves(t *testing.T) {
+func TestWebsocketCustomerLeaves(t *testing.T) { bothWays(t, testWebsocketCustomerLeaves) }
+
+func testWebsocketCustomerLeaves(t *testing.T) {
 	reached := make(chan struct{}, 1)
 	r := newRig(t, setup{vendor: upstreamtest.VendorConfig{Behaviour: upstreamtest.Func(
 		func(_ context.Context, c *upstreamtest.Conn, _ *upstreamtest.RecordedRequest) {

@@ -5,46 +5,83 @@ import (
 	"time"
 )
 
+// moment is a time of this process's monotonic clock, in nanoseconds: a third of a
+// [time.Time], for what a set-up keeps while it waits.
+type moment int64
+
+// epoch is when moments begin.
+var epoch = time.Now()
+
+func momentOf(t time.Time) moment { return moment(t.Sub(epoch)) }
+
+// left is how long it is until m.
+func (m moment) left(now time.Time) time.Duration { return time.Duration(m - momentOf(now)) }
+
 // attempts is one set-up's way through the gateways: each at most once, until one
 // serves, none is left, or the time for a set-up is over. Not safe for concurrent use.
 type attempts struct {
-	pool    *Pool
-	until   time.Time
-	tried   gatewaySet
+	pool   *Pool // nil = there is no further attempt
+	until  moment
+	tried  uint64  // the gateways' indexes, up to 63
+	detour *detour // nil = all went straight so far
+}
+
+// detour is what only a set-up needs for which something has gone wrong, or that has
+// very many gateways.
+type detour struct {
+	tried   []uint64 // the gateways' indexes from 64 on
 	waiting *gateway // chosen, but given back before it was tried; nil = none
 	last    *ConnectError
-	over    bool
 }
 
 func (a *attempts) start(p *Pool, now time.Time) {
-	a.tried.clear()
-	*a = attempts{pool: p, until: now.Add(p.options.DialTimeout + p.options.ConnectTimeout), tried: a.tried}
+	a.reset()
+	a.pool, a.until = p, momentOf(now.Add(p.options.DialTimeout+p.options.ConnectTimeout))
 }
 
-// next chooses a gateway; nil = none, and last says why.
+// reset forgets everything and keeps its memory.
+func (a *attempts) reset() {
+	d := a.detour
+	if d != nil {
+		clear(d.tried)
+		*d = detour{tried: d.tried[:0]}
+	}
+	*a = attempts{detour: d}
+}
+
+// detoured is the detour, made if there is none yet.
+func (a *attempts) detoured() *detour {
+	if a.detour == nil {
+		a.detour = new(detour)
+	}
+	return a.detour
+}
+
+// next chooses a gateway; nil = none, and err says why.
 func (a *attempts) next(now time.Time) *gateway {
-	if a.over || a.pool == nil {
+	if a.pool == nil {
 		return nil
 	}
-	if g := a.waiting; g != nil {
-		a.waiting = nil
+	if a.detour != nil && a.detour.waiting != nil {
+		g := a.detour.waiting
+		a.detour.waiting = nil
 		return g
 	}
-	g := a.pool.pick(&a.tried, now)
+	g := a.pool.pick(a, now)
 	if g == nil {
-		a.over = true
+		a.pool = nil
 		return nil
 	}
-	a.tried.add(g.index)
+	a.add(g.index)
 	return g
 }
 
 // err is why there is no next gateway.
 func (a *attempts) err() error {
-	if a.last == nil {
+	if a.detour == nil || a.detour.last == nil {
 		return errNotDialled
 	}
-	return a.last
+	return a.detour.last
 }
 
 // failed learns that g did not serve.
@@ -57,11 +94,11 @@ func (a *attempts) failed(g *gateway, failure *ConnectError, now time.Time) {
 		a.pool.metrics.failed(failure)
 	}
 	// A gateway that was full says less than one that failed.
-	if a.last == nil || failure.Phase != PhasePick {
-		a.last = failure
+	if d := a.detoured(); d.last == nil || failure.Phase != PhasePick {
+		d.last = failure
 	}
-	if !failure.retryable() || now.After(a.until) {
-		a.over = true
+	if !failure.retryable() || a.until.left(now) < 0 {
+		a.pool = nil
 	}
 }
 
@@ -75,42 +112,34 @@ func (a *attempts) run(ctx context.Context, f func(*gateway) *ConnectError) erro
 		failure := f(g)
 		if failure == nil {
 			g.report(nil)
-			a.over = true
+			a.pool = nil
 			return nil
 		}
 		a.failed(g, failure, time.Now())
-		a.over = a.over || ctx.Err() != nil
+		if ctx.Err() != nil {
+			a.pool = nil
+		}
 	}
 }
 
-// gatewaySet is a set of gateways' indexes. The first 64 need no memory of their own.
-type gatewaySet struct {
-	first uint64
-	rest  []uint64
-}
-
-func (s *gatewaySet) has(i int) bool {
+// has reports whether the gateway of an index was tried.
+func (a *attempts) has(i int) bool {
 	if i < 64 {
-		return s.first&(1<<i) != 0
+		return a.tried&(1<<i) != 0
 	}
 	word := i/64 - 1
-	return word < len(s.rest) && s.rest[word]&(1<<(i%64)) != 0
+	return a.detour != nil && word < len(a.detour.tried) && a.detour.tried[word]&(1<<(i%64)) != 0
 }
 
-func (s *gatewaySet) add(i int) {
+// add notes that the gateway of an index is tried.
+func (a *attempts) add(i int) {
 	if i < 64 {
-		s.first |= 1 << i
+		a.tried |= 1 << i
 		return
 	}
-	for len(s.rest) < i/64 {
-		s.rest = append(s.rest, 0)
+	d := a.detoured()
+	for len(d.tried) < i/64 {
+		d.tried = append(d.tried, 0)
 	}
-	s.rest[i/64-1] |= 1 << (i % 64)
-}
-
-// clear empties the set and keeps its memory.
-func (s *gatewaySet) clear() {
-	s.first = 0
-	clear(s.rest)
-	s.rest = s.rest[:0]
+	d.tried[i/64-1] |= 1 << (i % 64)
 }

@@ -10,12 +10,12 @@ const (
 
 // pick chooses a gateway that was not tried yet. Those that are down come last, so
 // that a pool whose gateways all failed a moment ago still tries. nil = none left.
-func (p *Pool) pick(tried *gatewaySet, now time.Time) *gateway {
+func (p *Pool) pick(a *attempts, now time.Time) *gateway {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, down := range [2]bool{false, true} {
 		g := p.chooseLocked(func(g *gateway) bool {
-			return g.isDown(now) == down && !tried.has(g.index)
+			return g.isDown(now) == down && !a.has(g.index)
 		})
 		if g != nil {
 			return g

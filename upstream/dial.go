@@ -213,7 +213,7 @@ func (g *gateway) reach(ctx context.Context) (*net.TCPConn, *lane, *ConnectError
 		return fail(unreachable(err))
 	}
 	deadline, _ := ctx.Deadline()
-	w.start(addrs, deadline)
+	w.start(addrs, momentOf(deadline))
 	for {
 		d, ok := w.next(time.Now())
 		if !ok {

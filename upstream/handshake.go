@@ -29,8 +29,8 @@ type replyHead struct {
 // replyScan looks through an answer that comes in pieces. It never looks at a line
 // twice, so that a gateway cannot make it expensive by sending little at a time.
 type replyScan struct {
-	start int // of the head under way; 1xx heads stand before it
-	from  int // where, after start, to look for its end
+	start uint16 // of the head under way; 1xx heads stand before it
+	from  uint16 // where, after start, to look for its end
 }
 
 // look looks at all that came so far. n > 0: the tunnel is open and b[n:] is the
@@ -41,20 +41,20 @@ func (r *replyScan) look(b []byte) (n int, failure *ConnectError) {
 	fail := func(cause Cause, status int, err error) (int, *ConnectError) {
 		return 0, &ConnectError{Phase: PhaseConnect, Cause: cause, Status: status, Err: err}
 	}
-	for {
-		rest := b[r.start:]
-		size, from := headSize(rest, r.from)
-		r.from = from
+	for start := int(r.start); ; r.start, r.from = uint16(start), 0 {
+		rest := b[start:]
+		size, from := headSize(rest, int(r.from))
 		switch {
 		case size == 0 && !startsHTTP(rest):
 			return fail(CauseMalformed, 0, errMalformedReply)
-		case size == 0 && len(b) >= maxReplyHead, r.start+size > maxReplyHead:
+		case size == 0 && len(b) >= maxReplyHead, start+size > maxReplyHead:
 			return fail(CauseMalformed, 0, errReplyTooLong)
 		case size == 0:
+			r.from = uint16(from) // less than maxReplyHead
 			return 0, nil
 		}
 		head, ok := parseHead(rest[:size])
-		r.start += size
+		start += size
 		switch {
 		case !ok:
 			return fail(CauseMalformed, 0, errMalformedReply)
@@ -67,7 +67,7 @@ func (r *replyScan) look(b []byte) (n int, failure *ConnectError) {
 		case head.body:
 			return fail(CauseBody, head.status, nil)
 		}
-		return r.start, nil
+		return start, nil
 	}
 }
 

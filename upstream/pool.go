@@ -121,8 +121,8 @@ type Conn struct {
 // passed. The error is a *ConnectError, the last gateway's.
 func (p *Pool) Connect(ctx context.Context, r Request) (*Conn, error) {
 	var s Setup
-	s.Start(p, r)
-	return s.Resume(ctx)
+	s.Start(p)
+	return s.Resume(ctx, r)
 }
 
 // fullError says that a gateway has no connection left; another one may have.

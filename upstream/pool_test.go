@@ -365,7 +365,7 @@ func TestBalance(t *testing.T) {
 	picks := func(p *Pool, n int, hold bool) string {
 		var b strings.Builder
 		for range n {
-			g := p.pick(new(gatewaySet), time.Now())
+			g := p.pick(new(attempts), time.Now())
 			b.WriteString(g.Name)
 			if hold {
 				g.tryAcquire()

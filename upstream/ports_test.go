@@ -21,7 +21,7 @@ func use(p *Pool, n int64) {
 
 func startSetup(p *Pool) *Setup {
 	s := new(Setup)
-	s.Start(p, Request{Target: "target.example:443"})
+	s.Start(p)
 	return s
 }
 
@@ -124,7 +124,7 @@ func TestNoPortLeftInTime(t *testing.T) {
 	var w way
 	addrs, _, err := p.gateways[0].addresses(w.buf[:0], now)
 	must(t, err)
-	w.start(addrs, now.Add(time.Second))
+	w.start(addrs, momentOf(now.Add(time.Second)))
 	if _, ok := w.next(now); !ok {
 		t.Fatal("nothing to try")
 	}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"syscall"
 	"time"
 )
@@ -19,16 +18,14 @@ var ErrBlocks = errors.New("upstream: the set-up would block")
 // errNotDialled is what a Setup that was not started, or has succeeded, fails with.
 var errNotDialled = errors.New("upstream: no connection is being set up")
 
-// maxKeptHead is the largest request buffer that a Setup keeps for its next use.
-const maxKeptHead = 1 << 10
-
 // Setup opens one tunnel step by step without ever blocking: it decides, and its
 // caller does the I/O. Next says what to dial and what to write there, Failed takes
-// back what went wrong, Reply reads the gateway's answer and Opened ends it:
+// back what went wrong, AppendRequest says what to write, Reply reads the gateway's
+// answer and Opened ends it:
 //
 //	d, err := s.Next()
 //	connect to d.Addr; on an error: s.Failed(true, err), and Next again
-//	write d.Request and read into b; on an error: s.Failed(false, err), and Next again
+//	s.Connected(), write what s.AppendRequest says and read into b; on an error: s.Failed(false, err), and Next again
 //	n, err := s.Reply(b); on an error: close, and Next again; n > 0: open
 //	held := s.Opened(); and held.Release() after the tunnel
 //
@@ -36,19 +33,18 @@ const maxKeptHead = 1 << 10
 // counted is what Pool.Connect does. A set-up that is given up ends with
 // Failed(…, context.Canceled) or with Reset; otherwise it goes on holding a gateway.
 // The zero value is ready for Start. Not safe for concurrent use; meant to be reused.
+// There is one for each handshake that a gateway has not answered yet, so it is kept
+// small and does not keep the Request (see TestSetupIsSmall).
 type Setup struct {
 	attempts attempts
-	request  Request
-
-	g         *gateway // of which a connection is held; nil = none
-	way       way
-	began     time.Time // with g
-	connected bool      // the connection to way's address stands
-	reply     replyScan
-	head      []byte
+	g        *gateway // of which a connection is held; nil = none
+	began    moment   // with g
+	way      *way     // until the connection stands; nil with g nil
+	lane     *lane    // of the connection that stands
+	reply    replyScan
 }
 
-// Dial is one step of a Setup: connect to Addr and write Request.
+// Dial is one step of a Setup: connect to Addr.
 type Dial struct {
 	Addr netip.AddrPort
 	// Source is the address to bind to; invalid = any. Its port must be left to
@@ -58,8 +54,6 @@ type Dial struct {
 	// in the upper half); 0, 0 = the kernel's whole range. A kernel without windows
 	// may ignore it.
 	Ports [2]uint16
-	// Request is what to write once connected. Valid until the next call of a method.
-	Request []byte
 	// Timeout is how long to wait for the connection, ReplyTimeout from then until
 	// Reply succeeds.
 	Timeout, ReplyTimeout time.Duration
@@ -91,24 +85,18 @@ func (h Held) Gateway() string {
 }
 
 // Start begins a set-up; its time runs from now. What an earlier use still held is released.
-func (s *Setup) Start(p *Pool, r Request) {
+func (s *Setup) Start(p *Pool) {
 	s.Reset()
 	s.attempts.start(p, time.Now())
-	s.request = r
 }
 
-// Reset releases what is held, reporting nothing, and forgets the request. It keeps
-// its memory for the next Start.
+// Reset releases what is held, reporting nothing. It keeps its memory for the next Start.
 func (s *Setup) Reset() {
 	if s.g != nil {
 		s.giveBack()
 	}
-	s.attempts.tried.clear()
-	clear(s.head[:cap(s.head)]) // it held a login
-	if cap(s.head) > maxKeptHead {
-		s.head = nil
-	}
-	*s = Setup{attempts: attempts{tried: s.attempts.tried}, head: s.head[:0]}
+	s.attempts.reset()
+	*s = Setup{attempts: s.attempts}
 }
 
 // Next chooses the next gateway and address. With ErrBlocks only Resume can go on;
@@ -123,9 +111,13 @@ func (s *Setup) Next() (Dial, error) {
 				return Dial{}, s.attempts.err()
 			}
 			if !s.enter(g, now) {
-				s.attempts.waiting = g
+				s.attempts.detoured().waiting = g
 				return Dial{}, ErrBlocks
 			}
+			continue
+		}
+		if s.way == nil { // the caller has nothing to say of a connection that stood
+			s.fail(&ConnectError{Phase: PhaseConnect, Cause: CauseClosed}, now)
 			continue
 		}
 		d, ok := s.way.next(now)
@@ -133,9 +125,10 @@ func (s *Setup) Next() (Dial, error) {
 			s.fail(s.way.failure(false), now)
 			continue
 		}
-		s.connected, s.reply = false, replyScan{}
-		d.Request, d.Deadline = s.head, s.attempts.until
-		d.ReplyTimeout = min(s.attempts.pool.options.ConnectTimeout, d.Deadline.Sub(now))
+		s.reply = replyScan{}
+		left := s.attempts.until.left(now)
+		d.Deadline = now.Add(left)
+		d.ReplyTimeout = min(s.attempts.pool.options.ConnectTimeout, left)
 		return d, nil
 	}
 }
@@ -146,27 +139,41 @@ func (s *Setup) enter(g *gateway, now time.Time) bool {
 	if g.tls != nil || g.endpoints == nil {
 		return false
 	}
-	addrs, asking, err := g.addresses(s.way.buf[:0], now)
+	w := freeWays.Get().(*way)
+	addrs, asking, err := g.addresses(w.buf[:0], now)
 	if asking != nil {
+		w.forget()
 		return false
 	}
 	if !g.tryAcquire() {
+		w.forget()
 		s.attempts.failed(g, fullError(), now)
 		return true
 	}
-	s.g, s.began = g, now
+	s.g, s.way, s.began = g, w, momentOf(now)
 	if err != nil {
 		s.fail(unreachable(err), now)
 		return true
 	}
-	until := now.Add(g.timeout)
-	if s.attempts.until.Before(until) {
-		until = s.attempts.until
-	}
-	s.way.start(addrs, until)
-	login := cmp.Or(s.request.Authorization, g.login)
-	s.head = appendConnect(slices.Grow(s.head[:0], connectSize(s.request.Target, login)), s.request.Target, login)
+	w.start(addrs, min(s.attempts.until, momentOf(now.Add(g.timeout))))
 	return true
+}
+
+// AppendRequest appends to b what is to be written to the gateway of the last Next: the
+// request for a tunnel, which holds a login.
+func (s *Setup) AppendRequest(b []byte, r Request) []byte {
+	if s.g == nil {
+		return b
+	}
+	return appendConnect(b, r.Target, cmp.Or(r.Authorization, s.g.login))
+}
+
+// Connected says that the connection of the last Next stands. It may be left out: whatever
+// else says so will do. It makes the wait for the answer cheap.
+func (s *Setup) Connected() {
+	if s.g != nil {
+		s.stands(time.Now())
+	}
 }
 
 // Failed reports that what the last Next said did not come off: before the connection
@@ -179,7 +186,7 @@ func (s *Setup) Failed(connecting bool, err error) {
 	}
 	now := time.Now()
 	canceled := errors.Is(err, context.Canceled)
-	if !connecting {
+	if !connecting || s.way == nil {
 		s.stands(now)
 		s.fail(&ConnectError{Phase: PhaseConnect, Cause: ioCause(err, CauseClosed), Err: err}, now)
 		return
@@ -226,10 +233,10 @@ func (s *Setup) Opened() Held {
 	now := time.Now()
 	s.stands(now)
 	s.g.report(nil)
-	s.g.opened.Observe(now.Sub(s.began).Seconds())
-	held := Held{g: s.g, lane: s.way.lane}
-	s.g, s.way.lane = nil, nil
-	s.attempts.over = true
+	s.g.opened.Observe((-s.began.left(now)).Seconds())
+	held := Held{g: s.g, lane: s.lane}
+	s.g, s.lane = nil, nil
+	s.attempts.pool = nil
 	return held
 }
 
@@ -237,15 +244,15 @@ func (s *Setup) Opened() Held {
 // is open, no gateway is left, or the set-up's time or ctx is over; results are
 // Connect's. The gateways tried so far are not tried or counted again. With nothing to
 // go on with it fails as Next would.
-func (s *Setup) Resume(ctx context.Context) (*Conn, error) {
+func (s *Setup) Resume(ctx context.Context, r Request) (*Conn, error) {
 	if s.g != nil {
 		s.giveBack()
 	}
-	ctx, cancel := context.WithDeadline(ctx, s.attempts.until)
+	ctx, cancel := context.WithTimeout(ctx, s.attempts.until.left(time.Now()))
 	defer cancel()
 	var conn *Conn
 	err := s.attempts.run(ctx, func(g *gateway) (failure *ConnectError) {
-		conn, failure = s.attempts.pool.connectThrough(ctx, g, s.request)
+		conn, failure = s.attempts.pool.connectThrough(ctx, g, r)
 		return failure
 	})
 	if err != nil {
@@ -254,12 +261,16 @@ func (s *Setup) Resume(ctx context.Context) (*Conn, error) {
 	return conn, nil
 }
 
-// stands notes once that the connection to the address was made.
+// stands notes once that the connection to the address was made. The answer may be long
+// in coming: what was needed for the connection alone is given back.
 func (s *Setup) stands(now time.Time) {
-	if !s.connected {
-		s.connected = true
-		s.way.reached(now)
+	if s.way == nil {
+		return
 	}
+	s.way.reached(now)
+	s.lane, s.way.lane = s.way.lane, nil
+	s.way.forget()
+	s.way = nil
 }
 
 // fail ends the attempt through the gateway.
@@ -270,7 +281,13 @@ func (s *Setup) fail(failure *ConnectError, now time.Time) {
 }
 
 func (s *Setup) giveBack() {
-	s.way.drop()
+	if s.way != nil {
+		s.way.drop()
+		s.way.forget()
+		s.way = nil
+	}
+	s.lane.release()
+	s.lane = nil
 	s.g.release()
 	s.g = nil
 }

@@ -30,12 +30,15 @@ func BenchmarkSetup(b *testing.B) {
 				}
 				defer p.Close()
 				var s Setup
+				var request []byte
 				b.ReportAllocs()
 				for b.Loop() {
-					s.Start(p, Request{Target: "target.example:443"})
+					s.Start(p)
 					if _, err := s.Next(); err != nil {
 						b.Fatal(err)
 					}
+					s.Connected()
+					request = s.AppendRequest(request[:0], Request{Target: "target.example:443"})
 					if _, err := s.Reply(reply); err != nil {
 						b.Fatal(err)
 					}

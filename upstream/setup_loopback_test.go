@@ -14,11 +14,11 @@ import (
 )
 
 // drive is the I/O of one set-up, as an engine does it, only one step after the other.
-func drive(ctx context.Context, s *Setup) (*Conn, error) {
+func drive(ctx context.Context, s *Setup, r Request) (*Conn, error) {
 	for {
 		d, err := s.Next()
 		if errors.Is(err, ErrBlocks) {
-			return s.Resume(ctx)
+			return s.Resume(ctx, r)
 		}
 		if err != nil {
 			return nil, err
@@ -30,7 +30,8 @@ func drive(ctx context.Context, s *Setup) (*Conn, error) {
 			s.Failed(true, plain(ctx, err))
 			continue
 		}
-		early, open, err := handshake(ctx, s, conn, d)
+		s.Connected()
+		early, open, err := handshake(ctx, s, conn, d, r)
 		if open {
 			held := s.Opened()
 			return &Conn{Conn: conn, Early: early, Gateway: held.Gateway(), Release: held.Release}, nil
@@ -42,13 +43,13 @@ func drive(ctx context.Context, s *Setup) (*Conn, error) {
 	}
 }
 
-func handshake(ctx context.Context, s *Setup, conn net.Conn, d Dial) (early []byte, open bool, err error) {
+func handshake(ctx context.Context, s *Setup, conn net.Conn, d Dial, r Request) (early []byte, open bool, err error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	if err := conn.SetDeadline(time.Now().Add(min(d.ReplyTimeout, time.Until(d.Deadline)))); err != nil {
 		return nil, false, err
 	}
-	if _, err := conn.Write(d.Request); err != nil {
+	if _, err := conn.Write(s.AppendRequest(nil, r)); err != nil {
 		return nil, false, err
 	}
 	b := make([]byte, 0, maxReplyHead)
@@ -90,9 +91,9 @@ func blocking(ctx context.Context, p *Pool, r Request) (*Conn, error) { return p
 
 func stepwise(ctx context.Context, p *Pool, r Request) (*Conn, error) {
 	var s Setup
-	s.Start(p, r)
+	s.Start(p)
 	defer s.Reset()
-	return drive(ctx, &s)
+	return drive(ctx, &s, r)
 }
 
 // ending is what a set-up came to, and what the pool made of it.
@@ -261,9 +262,9 @@ func TestResumeGoesOnWhereStepsEnd(t *testing.T) {
 	})
 	t.Run("of nothing", func(t *testing.T) {
 		var s Setup
-		s.Start(p, Request{Target: echo.Addr()})
+		s.Start(p)
 		s.Reset()
-		if c, err := s.Resume(t.Context()); err == nil {
+		if c, err := s.Resume(t.Context(), Request{Target: echo.Addr()}); err == nil {
 			t.Errorf("opened %v", c)
 		}
 	})

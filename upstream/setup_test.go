@@ -78,15 +78,16 @@ func TestSetupOpens(t *testing.T) {
 	p := literalPool(t, 1, Options{})
 	var s Setup
 	for _, request := range []Request{{Target: "a.example:443"}, {Target: "b.example:1", Authorization: "Basic b3du"}} {
-		s.Start(p, request)
+		s.Start(p)
 		d := next(t, &s)
 		login := "Basic dTpw"
 		if request.Authorization != "" {
 			login = request.Authorization
 		}
 		want := "CONNECT " + request.Target + " HTTP/1.1\r\nHost: " + request.Target + "\r\nProxy-Authorization: " + login + "\r\n\r\n"
-		if string(d.Request) != want || d.Addr.String() != "192.0.2.1:7000" || d.Source.IsValid() || d.Ports != [2]uint16{} {
-			t.Errorf("step %+v with\n%q, want\n%q", d, d.Request, want)
+		written := string(s.AppendRequest([]byte("before "), request))
+		if written != "before "+want || d.Addr.String() != "192.0.2.1:7000" || d.Source.IsValid() || d.Ports != [2]uint16{} {
+			t.Errorf("step %+v with\n%q, want\n%q", d, written, want)
 		}
 		if d.Timeout <= 0 || d.Timeout > 2*time.Second || d.ReplyTimeout != 5*time.Second || time.Until(d.Deadline) > 7*time.Second {
 			t.Errorf("timeouts %s, %s", d.Timeout, d.ReplyTimeout)
@@ -127,6 +128,9 @@ func TestSetupZeroValues(t *testing.T) {
 	s.Failed(true, io.EOF)
 	if n, err := s.Reply([]byte(established)); n != 0 || err == nil {
 		t.Errorf("%d, %v", n, err)
+	}
+	if b := s.AppendRequest([]byte("x"), Request{Target: "t.example:1"}); string(b) != "x" {
+		t.Errorf("%q is to be written to nobody", b)
 	}
 	if s.Opened() != (Held{}) {
 		t.Error("something is held")
@@ -175,9 +179,9 @@ func TestSetupFailures(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := literalPool(t, 2, Options{})
 			var s Setup
-			s.Start(p, Request{Target: "target.example:443"})
+			s.Start(p)
 			next(t, &s)
-			take(t, &s, test.step)
+			take(t, &s, test.step) // with Connected below, without it here
 			wantNothingHeld(t, p)
 			if down := p.gateways[0].isDown(time.Now()); down != test.down {
 				t.Errorf("down: %t", down)
@@ -195,6 +199,9 @@ func TestSetupFailures(t *testing.T) {
 			}
 			if d := next(t, &s); d.Addr.String() != "192.0.2.2:7000" {
 				t.Errorf("then %s", d.Addr)
+			}
+			if !test.step.connecting {
+				s.Connected()
 			}
 			take(t, &s, test.step)
 			wantEnd(t, &s, "g1", test.phase, test.cause)
@@ -221,7 +228,7 @@ func TestSetupTriesAddressesWithTheirShares(t *testing.T) {
 		p := resolvedPool(t, Options{DialTimeout: 6 * time.Second, ConnectTimeout: 5 * time.Second},
 			"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4")
 		var s Setup
-		s.Start(p, Request{Target: "target.example:443"})
+		s.Start(p)
 		seen := map[netip.AddrPort]bool{}
 		for _, want := range []time.Duration{2 * time.Second, 2 * time.Second, 2 * time.Second} {
 			d := next(t, &s)
@@ -235,7 +242,7 @@ func TestSetupTriesAddressesWithTheirShares(t *testing.T) {
 		wantEnd(t, &s, "gw", PhaseDial, CauseTimeout)
 		wantNothingHeld(t, p)
 		// The one that was not tried comes first now, and what it does not use is left to the next.
-		s.Start(p, Request{Target: "target.example:443"})
+		s.Start(p)
 		d := next(t, &s)
 		if seen[d.Addr] {
 			t.Errorf("%s failed a moment ago and is tried first", d.Addr)
@@ -255,7 +262,7 @@ func TestSetupObeysItsBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := literalPool(t, 5, Options{DialTimeout: 2 * time.Second, ConnectTimeout: 5 * time.Second})
 		var s Setup
-		s.Start(p, Request{Target: "target.example:443"})
+		s.Start(p)
 		next(t, &s)
 		time.Sleep(6 * time.Second)
 		s.Failed(false, os.ErrDeadlineExceeded)
@@ -281,21 +288,21 @@ func TestSetupPassesFullGateways(t *testing.T) {
 	var held []Held
 	for range 3 {
 		var s Setup
-		s.Start(p, Request{Target: "target.example:443"})
+		s.Start(p)
 		next(t, &s)
 		_, err := s.Reply([]byte(established))
 		must(t, err)
 		held = append(held, s.Opened())
 	}
 	var s Setup
-	s.Start(p, Request{Target: "target.example:443"})
+	s.Start(p)
 	_, err := s.Next()
 	var failure *ConnectError
 	if !errors.As(err, &failure) || failure.Phase != PhasePick || failure.Cause != CauseNone {
 		t.Errorf("error %v", err)
 	}
 	held[1].Release()
-	s.Start(p, Request{Target: "target.example:443"})
+	s.Start(p)
 	if d := next(t, &s); d.Addr.String() != "192.0.2.2:7000" {
 		t.Errorf("%s, only g1 has room", d.Addr)
 	}
@@ -312,7 +319,7 @@ func TestSetupKeepsTheTellingError(t *testing.T) {
 	p := newPool(t, Options{Gateways: []Gateway{failing, full}})
 	p.gateways[1].conns.Add(1)
 	var s Setup
-	s.Start(p, Request{Target: "target.example:443"})
+	s.Start(p)
 	next(t, &s)
 	s.Failed(true, syscall.ECONNREFUSED)
 	wantEnd(t, &s, "failing", PhaseDial, CauseRefused)
@@ -337,7 +344,7 @@ func TestSetupSaysWhatBlocks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := newPool(t, Options{Gateways: []Gateway{gatewayOf(t, "g", url)}, Lookup: lookup})
 			var s Setup
-			s.Start(p, Request{Target: "target.example:443"})
+			s.Start(p)
 			for range 2 {
 				if d, err := s.Next(); !errors.Is(err, ErrBlocks) {
 					t.Fatalf("%+v, %v", d, err)
@@ -368,9 +375,43 @@ func TestSetupOfANameThatFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	var s Setup
-	s.Start(p, Request{Target: "target.example:443"})
+	s.Start(p)
 	wantEnd(t, &s, "gw", PhaseResolve, CauseResolve)
 	wantNothingHeld(t, p)
+}
+
+// A connection that stood was lost after that, whatever is said of it.
+func TestSetupKnowsWhatStood(t *testing.T) {
+	ends := map[string]func(t *testing.T, s *Setup){
+		"said to have failed to connect": func(_ *testing.T, s *Setup) { s.Failed(true, syscall.ECONNREFUSED) },
+		"nothing said":                   func(*testing.T, *Setup) {},
+	}
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			p := literalPool(t, 2, Options{})
+			var s Setup
+			s.Connected() // of nothing
+			s.Start(p)
+			s.Connected()
+			next(t, &s)
+			s.Connected()
+			if n := p.gateways[0].conns.Load(); n != 1 {
+				t.Errorf("%d connections are counted", n)
+			}
+			end(t, &s)
+			if d := next(t, &s); d.Addr.String() != "192.0.2.2:7000" {
+				t.Errorf("then %s", d.Addr)
+			}
+			if n := failedCount(t, p, "g0", CauseClosed); n != 1 {
+				t.Errorf("counted %g times", n)
+			}
+			if p.gateways[0].isDown(time.Now()) {
+				t.Error("a gateway that was reached is down")
+			}
+			s.Reset()
+			wantNothingHeld(t, p)
+		})
+	}
 }
 
 // Whatever happens in whatever order, nothing stays held and every set-up ends.
@@ -391,6 +432,15 @@ func TestSetupHoldsNothingAfterAnyEnd(t *testing.T) {
 		func(s *Setup) { _, _ = s.Reply([]byte("HTTP/1.1 2")) },
 		func(s *Setup) { s.Failed(true, context.Canceled) },
 		func(s *Setup) { s.Reset() },
+		func(s *Setup) { s.Connected() },
+		func(s *Setup) { s.Connected(); s.Connected(); s.Failed(true, syscall.ECONNREFUSED) },
+		func(s *Setup) { s.Connected(); s.Failed(false, os.ErrDeadlineExceeded) },
+		func(s *Setup) {
+			s.Connected()
+			if n, err := s.Reply([]byte(established)); n > 0 && err == nil {
+				s.Opened().Release()
+			}
+		},
 		func(s *Setup) {
 			if n, err := s.Reply([]byte(established)); n > 0 && err == nil {
 				s.Opened().Release()
@@ -403,7 +453,7 @@ func TestSetupHoldsNothingAfterAnyEnd(t *testing.T) {
 		for _, l := range p.ports.lanes {
 			l.restUntil.Store(0)
 		}
-		s.Start(p, Request{Target: "target.example:443"})
+		s.Start(p)
 		for steps := 0; ; steps++ {
 			if steps > 100 {
 				t.Fatal("no end")
@@ -420,8 +470,8 @@ func TestSetupHoldsNothingAfterAnyEnd(t *testing.T) {
 	wantNothingHeld(t, p)
 }
 
-func TestGatewaySet(t *testing.T) {
-	var s gatewaySet
+func TestAttemptsKnowTheTried(t *testing.T) {
+	var s attempts
 	members := []int{0, 1, 63, 64, 127, 128, 500, 65}
 	for range 2 {
 		for i, m := range members {
@@ -435,6 +485,6 @@ func TestGatewaySet(t *testing.T) {
 				}
 			}
 		}
-		s.clear()
+		s.reset()
 	}
 }

@@ -36,9 +36,11 @@ type Transport struct {
 	bodies sync.WaitGroup // goroutines that send requests' bodies
 }
 
-// NewTransport makes the plain side of p.
-func NewTransport(p *Pool) *Transport {
+// NewTransport makes the plain side of p. Its idle connections are of files; nil = there
+// are always enough.
+func NewTransport(p *Pool, files Files) *Transport {
 	t := &Transport{pool: p, logins: make(map[*gateway]string, len(p.gateways))}
+	t.idle.files = files
 	for _, g := range p.gateways {
 		t.logins[g] = g.authorization()
 		evict := func() { t.idle.evict(g) }

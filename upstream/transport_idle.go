@@ -27,9 +27,21 @@ type idleKey struct {
 	key, login string
 }
 
+// Files lends file descriptors to what can do without them.
+type Files interface {
+	// TryTake borrows one and reports whether there was one.
+	TryTake() bool
+	// Put gives one back.
+	Put()
+	// Short reports that what lies idle should be given back.
+	Short() bool
+}
+
 // idlePool holds the idle connections. The zero value is empty. It runs a goroutine
 // only while it is not.
 type idlePool struct {
+	files Files // of which each holds one; nil = there are always enough
+
 	mu             sync.Mutex // guards what follows, and the plainConns' list fields
 	byKey          map[idleKey][]*plainConn
 	oldest, newest *plainConn
@@ -76,7 +88,7 @@ func (p *idlePool) add(c *plainConn) (surplus *plainConn, kept bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	list := p.byKey[c.key]
-	if p.closed || c.socket == nil || len(list) >= plainIdleBurst {
+	if p.closed || c.socket == nil || len(list) >= plainIdleBurst || p.files != nil && !p.files.TryTake() {
 		return nil, false
 	}
 	if p.byKey == nil {
@@ -130,6 +142,9 @@ func (p *idlePool) removeLocked(c *plainConn) {
 	}
 	c.older, c.newer = nil, nil
 	p.total--
+	if p.files != nil {
+		p.files.Put()
+	}
 }
 
 // sweep closes what has waited too long, until the pool is empty.
@@ -154,12 +169,13 @@ func (p *idlePool) sweep() {
 func (p *idlePool) expired(now time.Time) (old []*plainConn, empty bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	short := p.files != nil && p.files.Short()
 	for c := p.oldest; c != nil; {
 		newer, age := c.newer, now.Sub(c.since)
 		if age < plainSurplus {
 			break // the rest is younger
 		}
-		if age >= plainIdle || len(p.byKey[c.key]) > plainIdlePerKey {
+		if short || age >= plainIdle || len(p.byKey[c.key]) > plainIdlePerKey {
 			p.removeLocked(c)
 			old = append(old, c)
 		}

@@ -26,7 +26,7 @@ func startJudge(t *testing.T) *upstreamtest.Judge {
 
 func newTransport(t *testing.T, o Options) *Transport {
 	t.Helper()
-	tr := NewTransport(newPool(t, o))
+	tr := NewTransport(newPool(t, o), nil)
 	t.Cleanup(tr.Close)
 	return tr
 }
@@ -166,7 +166,7 @@ func TestTransportCountsConnections(t *testing.T) {
 	judge := startJudge(t)
 	v := startVendor(t, upstreamtest.VendorConfig{})
 	p := newPool(t, Options{Gateways: []Gateway{gatewayOf(t, "", v.URL())}})
-	tr := NewTransport(p)
+	tr := NewTransport(p, nil)
 	response, _, err := tr.Do(PlainRequest{Request: get(t, judge.URL()+"/")})
 	must(t, err)
 	drain(t, response.Response)
@@ -184,7 +184,7 @@ func TestTransportWithinTheGatewaysLimit(t *testing.T) {
 	g := gatewayOf(t, "", v.URL())
 	g.MaxConns = 1
 	p := newPool(t, Options{Gateways: []Gateway{g}})
-	tr := NewTransport(p)
+	tr := NewTransport(p, nil)
 	t.Cleanup(tr.Close)
 	for _, key := range []string{"alice", "alice", "bob"} {
 		response, _, err := tr.Do(PlainRequest{Request: get(t, judge.URL()+"/"), Key: key})

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -20,9 +21,9 @@ const maxPortless = 4
 // It holds one lane while a connection is being tried. Not safe for concurrent use.
 type way struct {
 	buf   [maxDialAddrs]*endpoint
-	until time.Time
-	lane  *lane // of the try under way; nil = none
-	err   error // what went wrong so far
+	until moment
+	lane  *lane   // of the try under way; nil = none
+	wrong *misses // nil = nothing went wrong so far
 
 	// A set-up that waits for its gateway holds a way: small numbers are kept small.
 	ports    [2]uint16 // of the try under way
@@ -30,11 +31,25 @@ type way struct {
 	at       uint8     // the address being tried
 	windows  uint8     // tries on this lane that found no port
 	portless uint8     // lanes that had no port left
-	failed   bool      // some address failed for another reason
+}
+
+// freeWays are those that no set-up uses. They hold nothing.
+var freeWays = sync.Pool{New: func() any { return new(way) }}
+
+// forget gives w back, which holds no lane.
+func (w *way) forget() {
+	*w = way{}
+	freeWays.Put(w)
+}
+
+// misses is what went wrong on a way.
+type misses struct {
+	err    error
+	failed bool // an address failed, and not for want of a port
 }
 
 // start begins a search through addrs, which must stand in w.buf.
-func (w *way) start(addrs []*endpoint, until time.Time) {
+func (w *way) start(addrs []*endpoint, until moment) {
 	*w = way{buf: w.buf, addrs: uint8(len(addrs)), until: until}
 }
 
@@ -49,7 +64,7 @@ func (w *way) next(now time.Time) (Dial, bool) {
 			continue
 		}
 		w.ports = w.lane.window(w.windows)
-		share := w.until.Sub(now) / time.Duration(w.addrs-w.at)
+		share := max(w.until.left(now)/time.Duration(w.addrs-w.at), 1) // 0 would be no bound
 		return Dial{Addr: ep.addr, Source: w.lane.source, Ports: w.ports, Timeout: share}, true
 	}
 	w.drop() // time ran out between two windows
@@ -57,7 +72,7 @@ func (w *way) next(now time.Time) (Dial, bool) {
 }
 
 // more reports whether there is an address and time left.
-func (w *way) more(now time.Time) bool { return w.at < w.addrs && now.Before(w.until) }
+func (w *way) more(now time.Time) bool { return w.at < w.addrs && w.until.left(now) > 0 }
 
 // addr is the address being tried.
 func (w *way) addr() netip.AddrPort { return w.buf[w.at].addr }
@@ -73,8 +88,7 @@ func (w *way) missed(err error, blame bool, now time.Time) {
 		w.buf[w.at].report(false, now)
 	}
 	w.drop()
-	w.failed = true
-	w.err = errors.Join(w.err, err)
+	w.note(err, true)
 	w.at++
 }
 
@@ -84,12 +98,21 @@ func (w *way) missedPort(err error, now time.Time) {
 		w.windows++
 		return
 	}
-	w.err = errors.Join(w.err, err)
+	w.note(err, false)
 	w.lane.rest(now)
 	w.drop()
 	if w.portless++; w.portless >= maxPortless {
 		w.at++
 	}
+}
+
+// note keeps an error; failed says that it was not for want of a port.
+func (w *way) note(err error, failed bool) {
+	if w.wrong == nil {
+		w.wrong = new(misses)
+	}
+	w.wrong.err = errors.Join(w.wrong.err, err)
+	w.wrong.failed = w.wrong.failed || failed
 }
 
 // reached notes that the connection stands.
@@ -104,14 +127,18 @@ func (w *way) drop() {
 // failure says why the search ended in vain: canceled if the customer left. A gateway
 // towards which only ports were missing is full, not broken.
 func (w *way) failure(canceled bool) *ConnectError {
+	var wrong misses
+	if w.wrong != nil {
+		wrong = *w.wrong
+	}
 	switch {
 	case canceled:
-		return &ConnectError{Phase: PhaseDial, Cause: CauseCanceled, Err: w.err}
-	case w.failed:
-		return &ConnectError{Phase: PhaseDial, Cause: ioCause(w.err, CauseRefused), Err: w.err}
+		return &ConnectError{Phase: PhaseDial, Cause: CauseCanceled, Err: wrong.err}
+	case wrong.failed:
+		return &ConnectError{Phase: PhaseDial, Cause: ioCause(wrong.err, CauseRefused), Err: wrong.err}
 	case w.at < w.addrs: // out of time
-		return &ConnectError{Phase: PhaseDial, Cause: CauseTimeout, Err: errors.Join(w.err, os.ErrDeadlineExceeded)}
+		return &ConnectError{Phase: PhaseDial, Cause: CauseTimeout, Err: errors.Join(wrong.err, os.ErrDeadlineExceeded)}
 	default:
-		return &ConnectError{Phase: PhasePick, Cause: CauseNone, Err: errors.Join(errNoPorts, w.err)}
+		return &ConnectError{Phase: PhasePick, Cause: CauseNone, Err: errors.Join(errNoPorts, wrong.err)}
 	}
 }

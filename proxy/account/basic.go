@@ -1,6 +1,7 @@
 package account
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"strings"
@@ -34,23 +35,24 @@ func (Credentials) GoString() string { return "[redacted]" }
 // and password (RFC 7617 §2). The padding may be missing; the password may have
 // colons; either may be empty. Refused as [ErrMalformed] are a value of more
 // than 4,096 bytes, a username of more than 512, and control bytes. The error is
-// [ErrNoCredentials] or [ErrMalformed] itself.
-func ParseBasic(header string) (Credentials, error) {
-	header = strings.Trim(header, " \t")
-	scheme, token, _ := strings.Cut(header, " ")
-	if !strings.EqualFold(scheme, "Basic") {
+// [ErrNoCredentials] or [ErrMalformed] itself. The header is not kept.
+func ParseBasic(header []byte) (Credentials, error) {
+	header = bytes.Trim(header, " \t")
+	scheme, token, _ := bytes.Cut(header, []byte(" "))
+	if !bytes.EqualFold(scheme, []byte("Basic")) {
 		return Credentials{}, ErrNoCredentials
 	}
-	token = strings.TrimLeft(token, " ")
+	token = bytes.TrimLeft(token, " ")
 	// Go's decoder skips line ends, which have no business here.
-	if len(header) > maxBasic || token == "" || hasControl(token) {
+	if len(header) > maxBasic || len(token) == 0 || hasControl(token) {
 		return Credentials{}, ErrMalformed
 	}
 	encoding := base64.RawStdEncoding
-	if strings.HasSuffix(token, "=") {
+	if token[len(token)-1] == '=' {
 		encoding = base64.StdEncoding
 	}
-	decoded, err := encoding.DecodeString(token)
+	var buf [256]byte // on the stack; longer credentials cost an allocation
+	decoded, err := encoding.AppendDecode(buf[:0], token)
 	if err != nil {
 		return Credentials{}, ErrMalformed
 	}

@@ -6,7 +6,7 @@
 // and [Store.Watch] replace, whole or not at all:
 //
 //	store, err := account.NewStore(account.StoreConfig{File: "accounts.yaml"})
-//	credentials, err := account.ParseBasic(request.Header.Get("Proxy-Authorization"))
+//	credentials, err := account.ParseBasic([]byte(request.Header.Get("Proxy-Authorization")))
 //	user := account.SplitUsername(credentials.Username)
 //	customer, err := store.Authenticate(ctx, user.Name, credentials.Password)
 //

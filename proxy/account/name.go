@@ -79,7 +79,7 @@ func SplitUsername(s string) Username {
 
 // hasControl reports whether s has a byte that RFC 7617 §2 keeps out of user-ids
 // and passwords: CTL of RFC 5234, 0x00 to 0x1f and 0x7f.
-func hasControl(s string) bool {
+func hasControl[T string | []byte](s T) bool {
 	for i := range len(s) {
 		if s[i] < 0x20 || s[i] == 0x7f {
 			return true

@@ -74,6 +74,48 @@ func (s *Store) digest(name, password string) (d digest) {
 // waits for a worker as long as ctx lets it, and once begun it is not
 // interrupted.
 func (s *Store) Authenticate(ctx context.Context, name, password string) (*Account, error) {
+	q, r, verdict := s.look(name, password)
+	if verdict == unverified {
+		ok, err := s.flights.do(ctx, flightKey{q.snap, q.d}, func() bool { return s.verify(q) })
+		if err != nil {
+			return nil, err
+		}
+		if ok && q.known {
+			verdict = right
+		}
+	}
+	if verdict != right {
+		return nil, ErrRefused
+	}
+	return r.Account, nil
+}
+
+// Known is Authenticate for callers that must not wait. known is false if only a
+// bcrypt comparison can tell, which is Authenticate's to do. The error is ErrRefused.
+func (s *Store) Known(name, password string) (a *Account, known bool, err error) {
+	_, r, verdict := s.look(name, password)
+	switch verdict {
+	case unverified:
+		return nil, false, nil
+	case right:
+		return r.Account, true, nil
+	default:
+		return nil, true, ErrRefused
+	}
+}
+
+// verdict is what is known of a name and a password.
+type verdict int
+
+const (
+	wrong      verdict = iota
+	right              // the name is known and the password its own
+	unverified         // nobody has compared them yet
+)
+
+// look finds the record whose verifier judges name and password, and what can be
+// said without a bcrypt comparison.
+func (s *Store) look(name, password string) (question, *record, verdict) {
 	snap := s.current.Load()
 	d := s.digest(name, password)
 	r, decoy := snap.byName[name], snap.decoy(s.seed, name)
@@ -82,22 +124,17 @@ func (s *Store) Authenticate(ctx context.Context, name, password string) (*Accou
 		r = decoy
 	}
 	if r == nil {
-		return nil, ErrRefused
+		return question{}, nil, wrong
 	}
 	// An unknown name's digest is never the one that its decoy's verifier knows.
 	ok := r.verifier.knows(&d)
 	if !ok && r.verifier.hash != nil && !snap.wrong.has(d) {
-		var err error
-		q := question{snap, r.verifier, d, password, known}
-		ok, err = s.flights.do(ctx, flightKey{snap, d}, func() bool { return s.verify(q) })
-		if err != nil {
-			return nil, err
-		}
+		return question{snap, r.verifier, d, password, known}, r, unverified
 	}
-	if !ok || !known {
-		return nil, ErrRefused
+	if ok && known {
+		return question{}, r, right
 	}
-	return r.Account, nil
+	return question{}, r, wrong
 }
 
 // clientKey is the context key of a client's network.

@@ -359,3 +359,41 @@ func waitUntil(t *testing.T, state func() bool) {
 		}
 	}
 }
+
+func TestKnown(t *testing.T) {
+	s := newStore(t, StoreConfig{List: []*Account{plain("alice", "x"), hashed("bob")}})
+	runs := counting(s)
+	check := func(name, password string, wantKnown, wantRight bool) {
+		t.Helper()
+		a, known, err := s.Known(name, password)
+		if known != wantKnown || (a != nil) != wantRight || (err != nil) != (known && !wantRight) {
+			t.Errorf("Known(%q, %q) is %v, %v, %v", name, password, a, known, err)
+		}
+		if err != nil && !errors.Is(err, ErrRefused) {
+			t.Errorf("error %v, want ErrRefused", err)
+		}
+	}
+	check("alice", "x", true, true)
+	check("alice", "y", true, false)
+	check("bob", "hunter2", false, false)
+	check("bob", "hunter3", false, false)
+	wantRuns(t, runs, 0, "Known")
+	mustAuthenticate(t, s, "bob", "hunter2")
+	mustRefuse(t, s, "bob", "hunter3")
+	wantRuns(t, runs, 2, "Authenticate")
+	check("bob", "hunter2", true, true)
+	check("bob", "hunter3", true, false)
+	// An unknown name is charged the work of its decoy, plain or bcrypt.
+	waits := 0
+	for i := range 100 {
+		if _, known, err := s.Known(fmt.Sprint("nobody", i), "x"); !known {
+			waits++
+		} else if !errors.Is(err, ErrRefused) {
+			t.Errorf("an unknown name: %v", err)
+		}
+	}
+	if waits == 0 || waits == 100 {
+		t.Errorf("%d of 100 unknown names wait for a comparison, want about half", waits)
+	}
+	wantRuns(t, runs, 0, "Known after Authenticate")
+}

@@ -1,6 +1,7 @@
 package capacity
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -91,19 +92,26 @@ func (h Host) Ports() int {
 
 // reader reads small kernel files and gathers what is wrong with them.
 type reader struct {
-	fsys fs.FS
-	errs []error
+	fsys   fs.FS
+	errs   []error
+	buffer []byte // for the next file
 }
 
 func (r *reader) fail(err error) { r.errs = append(r.errs, fmt.Errorf("capacity: %w", err)) }
 
 // text is the trimmed content of a file, "" if there is none to be had.
 func (r *reader) text(path string) string {
-	b, err := fs.ReadFile(r.fsys, path)
+	file, err := r.fsys.Open(path)
 	if err != nil {
 		return ""
 	}
-	return strings.TrimSpace(string(b))
+	defer func() { _ = file.Close() }()
+	b := bytes.NewBuffer(r.buffer[:0])
+	if _, err := b.ReadFrom(file); err != nil {
+		return ""
+	}
+	r.buffer = b.Bytes()
+	return string(bytes.TrimSpace(r.buffer))
 }
 
 func (r *reader) parse(path, s string) uint64 {

@@ -33,6 +33,7 @@ const (
 type Pressure struct {
 	fsys   fs.FS
 	groups []memoryGroup
+	buffer []byte // Sample's: it reads so often that its garbage would be the relay's most
 
 	full   atomic.Bool
 	ratio  atomic.Uint64 // bits of a float64
@@ -63,13 +64,14 @@ func (p *Pressure) Reason() string { return *p.reason.Load() }
 
 // Sample reads everything once, some ten small files, and reports whether Full has changed. It never waits.
 func (p *Pressure) Sample() (changed bool) {
-	r := reader{fsys: p.fsys}
+	r := reader{fsys: p.fsys, buffer: p.buffer}
 	worst := share{}
 	for _, g := range p.groups {
 		worst = worst.or(r.groupShare(g))
 	}
 	worst = worst.or(r.machineShare())
 	worst = worst.or(r.socketShare())
+	p.buffer = r.buffer
 	ratio := worst.ratio()
 	reason := worst.String()
 	p.reason.Store(&reason)
@@ -119,11 +121,12 @@ func (r *reader) groupShare(g memoryGroup) share {
 }
 
 func (r *reader) machineShare() share {
-	const name = "proc/meminfo"              // in kB
-	if r.line(name, "MemAvailable:") == "" { // kernels before 3.14 do not tell
+	const name = "proc/meminfo" // in kB
+	text := r.text(name)
+	if lineOf(text, "MemAvailable:") == "" { // kernels before 3.14 do not tell
 		return share{}
 	}
-	total, available := r.lineNumber(name, "MemTotal:"), r.lineNumber(name, "MemAvailable:")
+	total, available := r.parseLine(name, text, "MemTotal:"), r.parseLine(name, text, "MemAvailable:")
 	return share{(total - min(available, total)) << 10, total << 10, "the machine"}
 }
 
@@ -133,7 +136,7 @@ func (r *reader) socketShare() share {
 		return share{}
 	}
 	page := uint64(os.Getpagesize())
-	words := strings.Fields(r.line("proc/net/sockstat", "TCP:"))
+	words := strings.Fields(lineOf(r.text("proc/net/sockstat"), "TCP:"))
 	for i := 0; i+1 < len(words); i += 2 {
 		if words[i] == "mem" {
 			return share{r.parse("proc/net/sockstat", words[i+1]) * page, limits[2] * page, "TCP buffers (net.ipv4.tcp_mem)"}
@@ -142,9 +145,9 @@ func (r *reader) socketShare() share {
 	return share{}
 }
 
-// line is what stands behind the first word of the line that begins with it; "" if there is none.
-func (r *reader) line(name, first string) string {
-	for line := range strings.Lines(r.text(name)) {
+// lineOf is what stands behind the first word of the line that begins with it; "" if there is none.
+func lineOf(text, first string) string {
+	for line := range strings.Lines(text) {
 		if rest, ok := strings.CutPrefix(line, first); ok && rest != "" && (rest[0] == ' ' || rest[0] == '\t') {
 			return strings.TrimSpace(rest)
 		}
@@ -154,7 +157,12 @@ func (r *reader) line(name, first string) string {
 
 // lineNumber is the number behind the first word of a line, in the file's own unit; 0 if there is none.
 func (r *reader) lineNumber(name, first string) uint64 {
-	s, _, _ := strings.Cut(r.line(name, first), " ")
+	return r.parseLine(name, r.text(name), first)
+}
+
+// parseLine is lineNumber of a file that was read.
+func (r *reader) parseLine(name, text, first string) uint64 {
+	s, _, _ := strings.Cut(lineOf(text, first), " ")
 	if s == "" {
 		return 0
 	}

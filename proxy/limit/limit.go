@@ -80,6 +80,15 @@ type Limiter interface {
 	Range(f func(key string, inUse int) bool)
 }
 
+// Immediate is a Limiter that can also admit without blocking, for callers who serve
+// thousands of connections from one goroutine.
+type Immediate interface {
+	Limiter
+	// AcquireNow is Acquire for a lease of the caller's own, which must be the zero
+	// Lease or a released one, and stays as it is if there is an error.
+	AcquireNow(l *Lease, key string, caps Caps) error
+}
+
 // holder is what a lease gives back to.
 type holder interface {
 	// drop gives one slot back; called once for each lease.
@@ -92,7 +101,7 @@ type releaseFunc func()
 func (f releaseFunc) drop() { f() }
 
 // Lease is one admitted connection. It is owned by the connection and must be
-// released when that ends.
+// released when that ends. The zero Lease holds nothing. It must not be copied.
 type Lease struct {
 	released atomic.Bool
 	holder   holder
@@ -111,4 +120,20 @@ func (l *Lease) Release() {
 		return
 	}
 	l.holder.drop()
+}
+
+// MoveTo makes another lease, the zero one or a released one, the owner of what l
+// holds; l is then as good as released. It must not run at the same time as
+// another method of either.
+func (l *Lease) MoveTo(other *Lease) {
+	if l == nil || l.holder == nil || !l.released.CompareAndSwap(false, true) {
+		return
+	}
+	other.grant(l.holder)
+}
+
+// grant makes l the owner of one slot of h.
+func (l *Lease) grant(h holder) {
+	l.holder = h
+	l.released.Store(false)
 }

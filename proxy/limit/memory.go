@@ -65,14 +65,24 @@ func (m *Memory) Acquire(ctx context.Context, key string, caps Caps) (*Lease, er
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("limit: acquire: %w", err)
 	}
+	l := &Lease{}
+	if err := m.AcquireNow(l, key, caps); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// AcquireNow implements [Immediate].
+func (m *Memory) AcquireNow(l *Lease, key string, caps Caps) error {
 	s := m.shardOf(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e, err := s.admitLocked(key, caps)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return &Lease{holder: e}, nil
+	l.grant(e)
+	return nil
 }
 
 // InUse implements [Limiter].

@@ -12,7 +12,7 @@ func TestSpare(t *testing.T) {
 	if slots.Max() != 4 {
 		t.Errorf("the maximum is %d, want 4", slots.Max())
 	}
-	lease, _ := slots.TryAcquire()
+	slots.TryAcquire()
 	for n := range 3 { // one slot always stays, and it is in use
 		if !s.TryTake() {
 			t.Fatalf("pair %d is not lent", n+1)
@@ -21,19 +21,18 @@ func TestSpare(t *testing.T) {
 	if s.TryTake() {
 		t.Error("more lent than there is")
 	}
-	if _, ok := slots.TryAcquire(); ok || slots.Max() != 1 {
+	if slots.TryAcquire() || slots.Max() != 1 {
 		t.Errorf("a slot beside three lent pairs and one in use; the maximum is %d", slots.Max())
 	}
 	s.Put()
-	second, ok := slots.TryAcquire()
-	if !ok {
+	if !slots.TryAcquire() {
 		t.Fatal("a pair that came back is not a slot again")
 	}
 	if s.TryTake() {
 		t.Error("a pair in use is lent")
 	}
-	lease.Release()
-	second.Release()
+	slots.Release()
+	slots.Release()
 	s.Put()
 	s.Put()
 	if slots.Max() != 4 || slots.InUse() != 0 {
@@ -102,23 +101,22 @@ func TestSpareUnderContention(t *testing.T) {
 	var users sync.WaitGroup
 	for range each {
 		users.Go(func() {
-			var held []*Lease
+			held := 0
 			for n := range rounds {
-				if lease, ok := slots.TryAcquire(); ok {
+				if slots.TryAcquire() {
 					use(1)
-					held = append(held, lease)
+					held++
 				}
 				if n%7 == 0 {
-					for _, l := range held {
+					for ; held > 0; held-- {
 						use(-1)
-						l.Release()
+						slots.Release()
 					}
-					held = held[:0]
 				}
 			}
-			for _, l := range held {
+			for ; held > 0; held-- {
 				use(-1)
-				l.Release()
+				slots.Release()
 			}
 		})
 		users.Go(func() {

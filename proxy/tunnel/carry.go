@@ -3,6 +3,7 @@ package tunnel
 import (
 	"errors"
 	"sync/atomic"
+	"time"
 )
 
 // The directions of a tunnel.
@@ -23,6 +24,7 @@ type direction struct {
 	state     atomic.Int32
 	deafSince atomic.Int64 // engine clock, ns, from when the destination takes nothing any more; 0 = it does
 	ended     atomic.Bool
+	shut      atomic.Bool // the destination has been, or is being, half-closed
 }
 
 // deaf reports whether the destination takes nothing any more.
@@ -30,16 +32,17 @@ func (h *direction) deaf() bool { return h.deafSince.Load() != 0 }
 
 // carry moves bytes of one direction until there are none for the moment, and then
 // parks it, or until the source ends or either side breaks.
-func (t *tunnel) carry(d int, woken bool) {
+func (t *pump) carry(d int, woken bool) {
 	defer t.recovered()
 	half := &t.directions[d]
 	for {
-		data, err := half.reader.next(woken)
+		data, err := half.reader.next(woken, t.quantum(d))
 		woken = false
 		switch {
 		case len(data) > 0:
 			t.deliver(d, data)
 			half.reader.done()
+			t.pay(d, len(data))
 			continue
 		case errors.Is(err, errWait):
 			half.reader.done()
@@ -62,7 +65,7 @@ func (t *tunnel) carry(d int, woken bool) {
 }
 
 // ends are the source and the destination of a direction.
-func (t *tunnel) ends(d int) (src, dst *side) {
+func (t *pump) ends(d int) (src, dst *side) {
 	if d == upward {
 		return &t.client, &t.peer
 	}
@@ -73,12 +76,12 @@ func (t *tunnel) ends(d int) (src, dst *side) {
 // more, they and all that follow are dropped: the other direction may still have
 // something to say (an early answer to an upload), and closing a socket with bytes
 // unread would destroy what was sent on it.
-func (t *tunnel) deliver(d int, data []byte) {
+func (t *pump) deliver(d int, data []byte) {
 	half := &t.directions[d]
-	t.last.Store(int64(t.engine.now()))
 	if half.deaf() {
-		return
+		return // bytes that nobody takes keep no tunnel
 	}
+	t.last.Store(int64(t.engine.now()))
 	_, dst := t.ends(d)
 	n, err := dst.conn.Write(data)
 	t.last.Store(int64(t.engine.now()))
@@ -89,33 +92,43 @@ func (t *tunnel) deliver(d int, data []byte) {
 	}
 	t.moved(d == upward, n)
 	if err != nil {
-		t.setEnding(broken(d != upward))
+		t.setEnding(brokenEnding(d != upward))
 		half.deafSince.Store(max(1, int64(t.engine.now())))
 	}
 }
 
 // endOfStream passes the end of a direction's source on: an orderly one as such, a
 // broken one as a reset, as it would be without a relay between them.
-func (t *tunnel) endOfStream(d int, err error) {
+func (t *pump) endOfStream(d int, err error) {
 	src, dst := t.ends(d)
 	other := &t.directions[1-d]
 	switch {
 	case !isEOF(err) && !src.ended.Load():
-		t.breakOff(broken(d == upward), dst)
+		t.breakOff(brokenEnding(d == upward), dst)
+	case src.gone() && !other.shut.Load():
+		// A socket whose FIN was not sent is gone by a reset only. The write of the other
+		// direction has seen it, or will: a socket tells it once, and ends from then on.
+		t.breakOff(brokenEnding(d == upward), dst)
 	case other.deaf():
 		// The source broke: the write towards it has seen the error, not this read.
-		t.breakOff(broken(d == upward), dst)
+		t.breakOff(brokenEnding(d == upward), dst)
 	case t.directions[d].deaf():
 		// Nobody to tell.
-	case dst.closeWrite() != nil:
+	case t.shut(d, dst) != nil:
 		t.directions[d].deafSince.Store(max(1, int64(t.engine.now())))
 	}
+}
+
+// shut half-closes the destination of direction d.
+func (t *pump) shut(d int, dst *side) error {
+	t.directions[d].shut.Store(true) // before: the other direction looks at the socket first
+	return dst.closeWrite()
 }
 
 // park leaves a direction to the lot until its source is readable; its goroutine
 // ends. False if it must go on: it could not be parked and has waited itself, or
 // the tunnel is ending.
-func (t *tunnel) park(d int) bool {
+func (t *pump) park(d int) bool {
 	half := &t.directions[d]
 	half.state.Store(parked)
 	armed := t.engine.lots.arm(t, d)
@@ -132,20 +145,57 @@ func (t *tunnel) park(d int) bool {
 }
 
 // wake makes a parked direction go on in a goroutine of its own.
-func (t *tunnel) wake(d int) {
+func (t *pump) wake(d int) {
 	if t.open.Load() && t.directions[d].state.CompareAndSwap(parked, running) {
 		go t.carry(d, true)
 	}
 }
 
-func (t *tunnel) isOver() bool {
+func (t *pump) isOver() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.over
 }
 
-func (t *tunnel) moved(sent bool, n int) {
-	if t.job.Moved != nil && n > 0 {
-		t.job.Moved(sent, n)
+// quantum is the most that a direction may read at once.
+func (t *pump) quantum(d int) int {
+	if t.shared == nil {
+		return bufferSize
+	}
+	return min(t.shared.quantum(d), bufferSize)
+}
+
+// pay waits until the direction's debt to the shared bandwidth is paid off, or the
+// tunnel is ending.
+func (t *pump) pay(d, n int) {
+	if t.shared == nil || n == 0 {
+		return
+	}
+	owed := t.shared.take(d, n, time.Now())
+	if owed == 0 {
+		return
+	}
+	t.shared.waiting[d].Add(1)
+	defer t.shared.waiting[d].Add(-1)
+	version := t.shared.version.Load()  // a new bandwidth has new debts
+	const look = 100 * time.Millisecond // a cut must not wait for a debt
+	for ; owed > 0 && !t.isOver() && t.shared.version.Load() == version; owed -= look {
+		time.Sleep(min(owed, look))
+		if !t.directions[d].deaf() {
+			t.last.Store(int64(t.engine.now())) // held up by us, not idle
+		}
+	}
+}
+
+// owe books bytes on the shared bandwidth for which later moves wait.
+func (t *pump) owe(d, n int) {
+	if t.shared != nil && n > 0 {
+		t.shared.take(d, n, time.Now())
+	}
+}
+
+func (t *pump) moved(sent bool, n int) {
+	if n > 0 {
+		t.job.Exchange.Moved(sent, n)
 	}
 }

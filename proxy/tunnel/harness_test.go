@@ -21,6 +21,9 @@ const patience = 10 * time.Second
 
 const greeting = "HTTP/1.1 200 Connection established\r\n\r\n"
 
+// pumpsOnly keeps tunnels from the reactors, where there are any.
+var pumpsOnly bool
+
 // kinds are the connections that a side can be.
 type kind struct {
 	name string
@@ -88,6 +91,80 @@ func tlsPair(t *testing.T) (outside, inside net.Conn) {
 	return client, server
 }
 
+// script is an Exchange as a test wants it. Without next it can only Open.
+type script struct {
+	client    net.Conn
+	early     []byte
+	key       string
+	greeting  string
+	shared    *Shared
+	next      func() (Attempt, error)
+	request   string
+	connected func()
+	reply     func(b []byte) (int, error)
+	failed    func(connecting bool, err error)
+	open      func(ctx context.Context) (Peer, error)
+	opened    func()
+	refusal   func(error) []byte
+	moved     func(sent bool, n int)
+	done      func(Result)
+}
+
+func (s *script) Key() string { return s.key }
+
+func (s *script) Next() (Attempt, error) {
+	if s.next == nil {
+		return Attempt{}, ErrBlocks
+	}
+	return s.next()
+}
+
+func (s *script) Connected() {
+	if s.connected != nil {
+		s.connected()
+	}
+}
+
+func (s *script) AppendRequest(b []byte) []byte { return append(b, s.request...) }
+
+func (s *script) Reply(b []byte) (int, error) { return s.reply(b) }
+
+func (s *script) Failed(connecting bool, err error) {
+	if s.failed != nil {
+		s.failed(connecting, err)
+	}
+}
+
+func (s *script) Open(ctx context.Context) (Peer, error) { return s.open(ctx) }
+
+func (s *script) Opened() Terms {
+	if s.opened != nil {
+		s.opened()
+	}
+	return Terms{Greeting: []byte(s.greeting), Shared: s.shared}
+}
+
+func (s *script) Refusal(err error) []byte {
+	if s.refusal == nil {
+		return nil
+	}
+	return s.refusal(err)
+}
+
+func (s *script) Moved(sent bool, n int) {
+	if s.moved != nil {
+		s.moved(sent, n)
+	}
+}
+
+func (s *script) Done(r Result) {
+	if s.done != nil {
+		s.done(r)
+	}
+}
+
+func (s *script) job() Job { return Job{Client: s.client, Early: s.early, Exchange: s} }
+
 // scene is an engine with one tunnel between two outside ends.
 type scene struct {
 	t       *testing.T
@@ -95,27 +172,28 @@ type scene struct {
 	client  net.Conn // the customer
 	vendor  net.Conn // what the upstream connection leads to
 	results chan Result
-	job     Job
+	job     *script
 }
 
 // newScene prepares a tunnel; submit starts it.
 func newScene(t *testing.T, o Options, client, peer kind) *scene {
 	t.Helper()
+	o.pumpsOnly = o.pumpsOnly || pumpsOnly
 	s := &scene{t: t, engine: NewEngine(o), results: make(chan Result, 2)}
 	t.Cleanup(s.engine.Close)
 	var inside, upstream net.Conn
 	s.client, inside = client.pair(t)
 	s.vendor, upstream = peer.pair(t)
-	s.job = Job{
-		Client:   inside,
-		Greeting: []byte(greeting),
-		Open:     func(context.Context) (Peer, error) { return Peer{Conn: upstream, Name: "gateway"}, nil },
-		Done:     func(r Result) { s.results <- r },
+	s.job = &script{
+		client:   inside,
+		greeting: greeting,
+		open:     func(context.Context) (Peer, error) { return Peer{Conn: upstream}, nil },
+		done:     func(r Result) { s.results <- r },
 	}
 	return s
 }
 
-func (s *scene) submit() { s.engine.Submit(s.job) }
+func (s *scene) submit() { s.engine.Submit(s.job.job()) }
 
 // open submits and reads the greeting.
 func (s *scene) open() {

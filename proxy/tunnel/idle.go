@@ -4,11 +4,15 @@ import "time"
 
 // checkIdle ends the tunnel if its time is up. Bytes that only the kernel moves, out
 // of a full send buffer, count as bytes.
-func (t *tunnel) checkIdle(now time.Duration) bool {
+func (t *pump) checkIdle(now time.Duration) bool {
 	if !t.open.Load() {
 		return false // Open and the greeting have deadlines of their own
 	}
 	if t.onlyDeaf(now) {
+		if t.queuesMoved(now) {
+			t.last.Store(int64(now))
+			return false
+		}
 		return t.abort(Closed)
 	}
 	o := t.engine.options
@@ -22,7 +26,7 @@ func (t *tunnel) checkIdle(now time.Duration) bool {
 	default:
 		return false
 	}
-	if t.queuesMoved() {
+	if t.queuesMoved(now) {
 		t.last.Store(int64(now))
 		return false
 	}
@@ -31,7 +35,7 @@ func (t *tunnel) checkIdle(now time.Duration) bool {
 
 // onlyDeaf reports whether one direction has ended and the other has dropped what
 // it read for the time to linger.
-func (t *tunnel) onlyDeaf(now time.Duration) bool {
+func (t *pump) onlyDeaf(now time.Duration) bool {
 	for d := range t.directions {
 		half, other := &t.directions[d], &t.directions[1-d]
 		if half.deaf() && !half.ended.Load() && other.ended.Load() &&
@@ -42,12 +46,13 @@ func (t *tunnel) onlyDeaf(now time.Duration) bool {
 	return false
 }
 
-// queuesMoved reports whether the kernel has sent bytes of either side's since it
-// was asked last. Only the sweep asks.
-func (t *tunnel) queuesMoved() bool {
-	client, peer := t.client.unsent(), t.peer.unsent()
-	moved := client != t.queued[0] && t.queued[0] != 0 || peer != t.queued[1] && t.queued[1] != 0
-	first := t.queued == [2]int{} && client+peer > 0
-	t.queued = [2]int{client, peer}
-	return moved || first
+// queuesMoved reports whether the kernel sends bytes of either side's: whether a send
+// queue has changed since it was looked at last, if nothing else has happened since.
+// A first look at bytes that wait gives them the same time again. Only the sweep asks.
+func (t *pump) queuesMoved(now time.Duration) bool {
+	queued := [2]int{t.client.unsent(), t.peer.unsent()}
+	again := t.looked != 0 && t.looked == t.last.Load()
+	same := queued == t.queued
+	t.queued, t.looked = queued, int64(now)
+	return queued[0]+queued[1] > 0 && !(again && same)
 }

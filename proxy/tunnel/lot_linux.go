@@ -58,7 +58,7 @@ func (ls *lots) close() {
 
 // arm has the direction woken once, when its source is readable, which it may be by
 // now. The registration ends with the socket.
-func (ls *lots) arm(t *tunnel, d int) bool {
+func (ls *lots) arm(t *pump, d int) bool {
 	r := &t.directions[d].reader
 	if len(ls.all) == 0 || r.rc == nil {
 		return false

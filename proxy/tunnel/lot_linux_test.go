@@ -15,7 +15,7 @@ func withoutLots(s *scene) {
 
 func TestDirectionsWaitThemselvesWithoutALot(t *testing.T) {
 	combinations(t, func(t *testing.T, client, peer kind) {
-		s := newScene(t, Options{IdleTimeout: time.Minute}, client, peer)
+		s := newScene(t, Options{pumpsOnly: true, IdleTimeout: time.Minute}, client, peer)
 		withoutLots(s)
 		s.open()
 		for range 3 {
@@ -35,9 +35,9 @@ func TestDirectionsWaitThemselvesWithoutALot(t *testing.T) {
 }
 
 func TestCutWithoutALot(t *testing.T) {
-	s := newScene(t, Options{}, tcpKind, tlsKind)
+	s := newScene(t, Options{pumpsOnly: true}, tcpKind, tlsKind)
 	withoutLots(s)
-	s.job.Key = "alice"
+	s.job.key = "alice"
 	s.open()
 	if n := s.engine.CloseKey("alice"); n != 1 {
 		t.Errorf("cut %d", n)
@@ -48,12 +48,12 @@ func TestCutWithoutALot(t *testing.T) {
 // A parked tunnel has no goroutine of its own.
 func TestParkedTunnelsHaveNoGoroutine(t *testing.T) {
 	const n = 50
-	engine := NewEngine(Options{})
+	engine := NewEngine(Options{pumpsOnly: true})
 	defer engine.Close()
 	scenes := make([]*scene, n)
 	before := 0
 	for i := range scenes {
-		s := newScene(t, Options{}, tcpKind, tcpKind)
+		s := newScene(t, Options{pumpsOnly: true}, tcpKind, tcpKind)
 		s.engine.Close()
 		s.engine = engine
 		s.open()
@@ -71,7 +71,7 @@ func TestParkedTunnelsHaveNoGoroutine(t *testing.T) {
 
 func parkedBoth(s *scene) bool {
 	all := true
-	s.engine.each(func(t *tunnel) bool {
+	s.engine.each(func(t *pump) bool {
 		for d := range t.directions {
 			all = all && t.open.Load() && t.directions[d].state.Load() == parked
 		}

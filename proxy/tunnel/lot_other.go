@@ -9,4 +9,4 @@ func newLots(func(id uint64, d int)) *lots { return &lots{} }
 
 func (*lots) close() {}
 
-func (*lots) arm(*tunnel, int) bool { return false }
+func (*lots) arm(*pump, int) bool { return false }

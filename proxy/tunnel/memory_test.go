@@ -22,11 +22,8 @@ func TestIdleTunnelsHoldNoBuffers(t *testing.T) {
 			}
 			before := inUse()
 			for _, e := range all {
-				engine.Submit(Job{
-					Client: e.inside,
-					Open:   func(context.Context) (Peer, error) { return Peer{Conn: e.upstream}, nil },
-					Done:   func(Result) {},
-				})
+				job := &script{client: e.inside, open: func(context.Context) (Peer, error) { return Peer{Conn: e.upstream}, nil }}
+				engine.Submit(job.job())
 				// Buffers are borrowed and must have gone back.
 				send(t, e.client, "ping")
 				expect(t, e.vendor, "ping")

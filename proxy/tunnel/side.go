@@ -94,6 +94,20 @@ func (s *side) unsent() int {
 	return n
 }
 
+// gone reports whether there is no connection any more, false if nobody knows.
+func (s *side) gone() bool {
+	if s.raw == nil {
+		return false
+	}
+	rc, err := s.raw.SyscallConn()
+	if err != nil {
+		return false
+	}
+	gone := false
+	_ = rc.Control(func(fd uintptr) { gone = disconnected(fd) })
+	return gone
+}
+
 // closeWrite passes an end of stream on. TLS sends close_notify and then the FIN
 // too: peers that look at one or the other both see it.
 func (s *side) closeWrite() error {
@@ -140,6 +154,7 @@ type reader struct {
 	rc     syscall.RawConn // nil = the connection's kind is unknown: next blocks
 	try    func(fd uintptr) bool
 	buffer *[bufferSize]byte
+	limit  int // of the next read, bytes
 	n      int
 	err    error
 	dry    bool // TLS: nothing decrypted is left, the socket must be waited for
@@ -176,12 +191,13 @@ func (r *reader) done() {
 var errWait = errors.New("tunnel: nothing to read yet")
 
 // next returns bytes, or errWait, or another error: io.EOF at the end. woken says
-// that the socket was found readable since errWait.
-func (r *reader) next(woken bool) ([]byte, error) {
+// that the socket was found readable since errWait; limit bounds the bytes, 1 to bufferSize.
+func (r *reader) next(woken bool, limit int) ([]byte, error) {
+	r.limit = limit
 	switch {
 	case r.rc == nil:
 		r.borrow()
-		n, err := r.s.conn.Read(r.buffer[:])
+		n, err := r.s.conn.Read(r.buffer[:limit])
 		return r.buffer[:n], err
 	case r.s.plain:
 		return r.nextPlain()
@@ -207,7 +223,7 @@ func (r *reader) nextPlain() ([]byte, error) {
 func (r *reader) tryRead(fd uintptr) bool {
 	r.borrow()
 	for {
-		n, err := syscall.Read(int(fd), r.buffer[:])
+		n, err := syscall.Read(int(fd), r.buffer[:r.limit])
 		switch {
 		case errors.Is(err, syscall.EINTR):
 			continue
@@ -237,7 +253,7 @@ func (r *reader) nextTLS(woken bool) ([]byte, error) {
 	}
 	r.borrow()
 	_ = r.s.conn.SetReadDeadline(deadline)
-	n, err := r.s.conn.Read(r.buffer[:])
+	n, err := r.s.conn.Read(r.buffer[:r.limit])
 	_ = r.s.conn.SetReadDeadline(time.Time{})
 	if n > 0 {
 		r.dry = false

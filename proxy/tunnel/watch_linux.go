@@ -55,6 +55,13 @@ func unread(fd uintptr) bool {
 	}
 }
 
+// disconnected reports whether the connection of fd is over: reset, or closed from both
+// ends.
+func disconnected(fd uintptr) bool {
+	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.State == unix.BPF_TCP_CLOSE
+}
+
 // outQueue is how many bytes in fd's send queue are not acknowledged.
 func outQueue(fd uintptr) int {
 	n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)

@@ -29,3 +29,6 @@ func hungUp(fd uintptr, sentEarly, _ bool) bool {
 
 // outQueue is not known here: a slow reader's progress is seen only when a write ends.
 func outQueue(uintptr) int { return 0 }
+
+// disconnected is not known here: a reset that a write has seen may be taken for an end.
+func disconnected(uintptr) bool { return false }

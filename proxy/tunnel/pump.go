@@ -18,30 +18,29 @@ const (
 	greetTimeout   = 30 * time.Second // to write the greeting and the first bytes
 )
 
-// tunnel is one exchange between a customer and an upstream. Its goroutine is run
+// pump is one exchange between a customer and an upstream. Its goroutine is run
 // until the tunnel is open. Then each direction has a goroutine while there is
 // something to carry; in between it is parked. The last direction to end finishes
 // the tunnel.
-type tunnel struct {
+type pump struct {
 	engine *Engine
 	job    Job
 	id     uint64
 	start  time.Duration // engine clock
 
-	mu      sync.Mutex         // guards what follows, up to open
-	ctx     context.Context    // of Open, until the peer arrives
-	cancel  context.CancelFunc // likewise; never nil
-	ending  Ending             // first one wins
-	over    bool               // sockets are being closed
-	client  side
-	peer    side
-	release func()
-	name    string
-	err     error
-	connect time.Duration
+	mu     sync.Mutex         // guards what follows, up to open
+	ctx    context.Context    // of Open, until the peer arrives
+	cancel context.CancelFunc // likewise; never nil
+	ending Ending             // first one wins
+	over   bool               // sockets are being closed
+	client side
+	peer   side
+	err    error
+	shared *Shared
 
 	directions [2]direction
 	queued     [2]int // the sides' unsent bytes when the sweep looked last
+	looked     int64  // when it did, and set last
 	finishing  atomic.Bool
 
 	open     atomic.Bool  // both directions carry
@@ -52,7 +51,7 @@ type tunnel struct {
 }
 
 // run opens the upstream side and starts the directions.
-func (t *tunnel) run() {
+func (t *pump) run() {
 	defer t.recovered()
 	peer, err := t.openPeer()
 	if err != nil {
@@ -63,14 +62,13 @@ func (t *tunnel) run() {
 		t.finish()
 		return
 	}
-	if t.job.Opened != nil {
-		t.job.Opened(peer)
-	}
-	if !t.greet(peer.Early) {
+	terms := t.job.Exchange.Opened()
+	t.shared = terms.Shared
+	if !t.greet(terms.Greeting, peer.Early) {
 		t.finish()
 		return
 	}
-	t.job.Early, t.job.Greeting, t.job.Open, t.job.Refusal, t.job.Opened = nil, nil, nil, nil, nil
+	t.job.Early, t.job.Peer = nil, nil
 	t.directions[upward].reader.init(&t.client)
 	t.directions[downward].reader.init(&t.peer)
 	t.last.Store(int64(t.engine.now()))
@@ -80,35 +78,29 @@ func (t *tunnel) run() {
 }
 
 // openPeer runs Open while watching the customer: if he leaves, Open is told.
-func (t *tunnel) openPeer() (Peer, error) {
+func (t *pump) openPeer() (Peer, error) {
 	ctx, cancel := t.ctx, t.cancel
 	defer cancel()
+	if t.job.Peer != nil {
+		return *t.job.Peer, nil
+	}
 	watch := t.client.watch(len(t.job.Early) > 0, cancel)
-	peer, err := t.job.Open(ctx)
+	peer, err := t.job.Exchange.Open(ctx)
 	if gone := watch.stop(); gone {
 		t.setEnding(ClientGone)
 		if err == nil {
-			closePeer(peer)
+			_ = peer.Conn.Close()
 			err = context.Canceled
 		}
 	}
 	return peer, err
 }
 
-func closePeer(p Peer) {
-	_ = p.Conn.Close()
-	if p.Release != nil {
-		p.Release()
-	}
-}
-
 // arrive takes the upstream side; false if the tunnel was ended meanwhile.
-func (t *tunnel) arrive(p Peer) bool {
+func (t *pump) arrive(p Peer) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.release, t.name = p.Release, p.Name
 	t.peer.init(p.Conn)
-	t.connect = t.engine.now() - t.start
 	t.ctx, t.cancel = nil, func() {} // Open is over; its context is not kept for the tunnel's life
 	if t.over {
 		t.peer.close()
@@ -119,8 +111,7 @@ func (t *tunnel) arrive(p Peer) bool {
 
 // greet writes what was read early to both sides. The upstream's first bytes ride
 // in the greeting's packet.
-func (t *tunnel) greet(upstreamEarly []byte) bool {
-	first := t.job.Greeting
+func (t *pump) greet(first, upstreamEarly []byte) bool {
 	if len(upstreamEarly) > 0 {
 		first = append(bytes.Clone(first), upstreamEarly...)
 	}
@@ -131,6 +122,7 @@ func (t *tunnel) greet(upstreamEarly []byte) bool {
 		}
 		t.received.Add(int64(len(upstreamEarly)))
 		t.moved(false, len(upstreamEarly))
+		t.owe(downward, len(upstreamEarly))
 	}
 	if len(t.job.Early) > 0 {
 		if !t.peer.writeWithin(t.job.Early, greetTimeout) {
@@ -139,12 +131,13 @@ func (t *tunnel) greet(upstreamEarly []byte) bool {
 		}
 		t.sent.Add(int64(len(t.job.Early)))
 		t.moved(true, len(t.job.Early))
+		t.owe(upward, len(t.job.Early))
 	}
 	return true
 }
 
 // refuse answers the customer and ends the tunnel.
-func (t *tunnel) refuse(err error) {
+func (t *pump) refuse(err error) {
 	t.mu.Lock()
 	t.err = err
 	if t.ending == "" {
@@ -152,15 +145,16 @@ func (t *tunnel) refuse(err error) {
 	}
 	ending := t.ending
 	t.mu.Unlock()
-	if ending == Refused && t.job.Refusal != nil {
-		if reply := t.job.Refusal(err); len(reply) > 0 {
+	if ending == Refused {
+		if reply := t.job.Exchange.Refusal(err); len(reply) > 0 {
 			t.client.linger(reply)
 		}
 	}
 	t.finish()
 }
 
-func broken(client bool) Ending {
+// brokenEnding is the ending when a side broke.
+func brokenEnding(client bool) Ending {
 	if client {
 		return ClientReset
 	}
@@ -169,7 +163,7 @@ func broken(client bool) Ending {
 
 // breakOff ends the tunnel because a side broke: the other one gets a reset too, but
 // not before it has taken what was sent to it, within the time to linger.
-func (t *tunnel) breakOff(e Ending, other *side) {
+func (t *pump) breakOff(e Ending, other *side) {
 	t.setEnding(e)
 	other.flush(lingerTimeout)
 	t.mu.Lock()
@@ -185,13 +179,13 @@ func (t *tunnel) breakOff(e Ending, other *side) {
 }
 
 // wakeBoth lets parked directions see that their sockets are closed.
-func (t *tunnel) wakeBoth() {
+func (t *pump) wakeBoth() {
 	t.wake(upward)
 	t.wake(downward)
 }
 
 // abort ends the tunnel from outside; true if it was not ending already.
-func (t *tunnel) abort(e Ending) bool {
+func (t *pump) abort(e Ending) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.ending == "" {
@@ -208,7 +202,7 @@ func (t *tunnel) abort(e Ending) bool {
 	return true
 }
 
-func (t *tunnel) setEnding(e Ending) {
+func (t *pump) setEnding(e Ending) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.ending == "" {
@@ -218,7 +212,7 @@ func (t *tunnel) setEnding(e Ending) {
 
 // finish closes what is open, reports, and forgets the tunnel. Called once, by
 // whichever goroutine is last.
-func (t *tunnel) finish() {
+func (t *pump) finish() {
 	if t.finishing.Swap(true) {
 		return
 	}
@@ -228,20 +222,17 @@ func (t *tunnel) finish() {
 	t.client.close()
 	t.peer.close()
 	result := Result{
-		Ending: t.ending, Err: t.err, Upstream: t.name, Connect: t.connect,
+		Ending: t.ending, Err: t.err,
 		Sent: t.sent.Load(), Received: t.received.Load(), Duration: t.engine.now() - t.start,
 	}
 	t.mu.Unlock()
 	defer t.engine.remove(t)
-	defer t.job.Done(result)
-	if t.release != nil {
-		t.release()
-	}
+	t.job.Exchange.Done(result)
 }
 
 // recovered ends a tunnel whose goroutine failed, and only that one: a bug in what
 // it calls must not take the others along.
-func (t *tunnel) recovered() {
+func (t *pump) recovered() {
 	v := recover()
 	if v == nil {
 		return

@@ -1,0 +1,103 @@
+//go:build amd64 || arm64
+
+package tunnel
+
+import "container/heap"
+
+// fewEntries is how many a queue may hold of what has gone before it is tidied at all.
+const fewEntries = 256
+
+// queue holds visitors in the order in which they began to wait. Those that have
+// become something else, or begun to wait anew, are left in it until it is tidied.
+type queue struct {
+	places []place
+	head   int
+}
+
+// place is a visitor's in the queue; his setup knows the ticket of the one that counts.
+type place struct {
+	token  uint64
+	ticket uint32
+}
+
+func (q *queue) push(p place) { q.places = append(q.places, p) }
+
+// pop takes the next place out.
+func (q *queue) pop() (place, bool) {
+	if q.head == len(q.places) {
+		q.places, q.head = q.places[:0], 0
+		return place{}, false
+	}
+	q.head++
+	return q.places[q.head-1], true
+}
+
+// tidy keeps those that keep says, when more than twice live and a few are in it.
+func (q *queue) tidy(live int, keep func(place) bool) {
+	if len(q.places) <= 2*live+fewEntries {
+		return
+	}
+	kept := q.places[:0]
+	for _, p := range q.places[q.head:] {
+		if keep(p) {
+			kept = append(kept, p)
+		}
+	}
+	q.places, q.head = kept, 0
+}
+
+// debt is a side that waits until its share of a bandwidth allows the next move.
+type debt struct {
+	at    int64
+	token uint64
+}
+
+// debts are ordered by time.
+type debts []debt
+
+func (d debts) Len() int           { return len(d) }
+func (d debts) Less(i, j int) bool { return d[i].at < d[j].at }
+func (d debts) Swap(i, j int)      { d[i], d[j] = d[j], d[i] }
+func (d *debts) Push(x any)        { *d = append(*d, x.(debt)) }
+
+// Pop implements heap.Interface.
+func (d *debts) Pop() any {
+	n := len(*d) - 1
+	x := (*d)[n]
+	*d = (*d)[:n]
+	return x
+}
+
+func (d *debts) add(at int64, token uint64) { heap.Push(d, debt{at, token}) }
+
+// tidy keeps those that keep says, when more than twice live and a few are in it: the
+// debts of tunnels that have ended may be far from due.
+func (d *debts) tidy(live int, keep func(token uint64) bool) {
+	if len(*d) <= 2*live+fewEntries {
+		return
+	}
+	kept := (*d)[:0]
+	for _, x := range *d {
+		if keep(x.token) {
+			kept = append(kept, x)
+		}
+	}
+	*d = kept
+	heap.Init(d)
+}
+
+// next is when the first one is paid off; 0 = there is none.
+func (d *debts) next() int64 {
+	if len(*d) == 0 {
+		return 0
+	}
+	return (*d)[0].at
+}
+
+// paid returns one that is paid off by now.
+func (d *debts) paid(now int64) (uint64, bool) {
+	if len(*d) == 0 || (*d)[0].at > now {
+		return 0, false
+	}
+	return heap.Pop(d).(debt).token, true
+}

@@ -1,0 +1,201 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+
+	"maskrelay/proxy/limit"
+	"maskrelay/proxy/tunnel"
+)
+
+// maxLooks is how often an incomplete head is looked at before net/http waits for the
+// rest: each look begins at the head's start.
+const maxLooks = 16
+
+// visitor is a customer's connection that the engine has accepted. It judges plain
+// CONNECTs and hands everything else to net/http unread. It implements tunnel.Visitor,
+// whose rules say who may call what.
+type visitor struct {
+	listener *listener
+	client   netip.AddrPort
+	due      bool  // a PROXY header is still to come
+	looks    uint8 // at the present head
+}
+
+var _ tunnel.Visitor = (*visitor)(nil)
+
+// visitors are those that nobody uses: a visitor lives for as long as its head takes,
+// and in a drop there is one for each tunnel.
+var visitors = sync.Pool{New: func() any { return new(visitor) }}
+
+// drop gives v back with its last call.
+func (v *visitor) drop() {
+	*v = visitor{}
+	visitors.Put(v)
+}
+
+// arrive takes up a connection for the listener; nil and a reply turn it away.
+func (l *listener) arrive(peer netip.AddrPort) (tunnel.Visitor, []byte) {
+	s := l.server
+	if !s.enter() {
+		return nil, s.replies.of(RelayFull).Bytes(true)
+	}
+	peer = plainAddr(peer)
+	v := visitors.Get().(*visitor)
+	*v = visitor{listener: l, client: peer, due: s.trusts(peer.Addr())}
+	return v, nil
+}
+
+// Head implements tunnel.Visitor.
+func (v *visitor) Head(b []byte) tunnel.Verdict {
+	skipped := 0
+	if v.due {
+		source, n, err := parseProxyHeader(b)
+		if err != nil {
+			v.server().log.Debug().Err(err).Str("listener", v.listener.name).
+				Str("peer", v.client.String()).Msg("connection dropped before its first request")
+			return tunnel.Verdict{Action: tunnel.Drop}
+		}
+		if n == 0 {
+			return tunnel.Verdict{Action: tunnel.Wait}
+		}
+		if source.IsValid() {
+			v.client = source
+		}
+		v.due = false
+		skipped = n
+	}
+	verdict := tunnel.Verdict{Action: tunnel.Wait}
+	if len(b) > skipped {
+		verdict = v.judge(b[skipped:])
+	}
+	verdict.Consumed += skipped
+	if verdict.Action == tunnel.Open {
+		v.drop()
+	}
+	return verdict
+}
+
+// judge judges a head that begins with b.
+func (v *visitor) judge(b []byte) tunnel.Verdict {
+	head, n, kind := parseConnect(b)
+	if kind == headIncomplete && v.looks < maxLooks {
+		v.looks++
+		return tunnel.Verdict{Action: tunnel.Wait}
+	}
+	v.looks = 0
+	if kind != headPlain {
+		return tunnel.Verdict{Action: tunnel.Pass}
+	}
+	verdict := v.admit(&head)
+	if verdict.Action != tunnel.Pass {
+		verdict.Consumed = n
+	}
+	return verdict
+}
+
+// admit is the gate of a plain CONNECT. What cannot be decided without waiting is
+// passed on, and decided there from the start: nothing has been counted or taken.
+func (v *visitor) admit(head *connectHead) tunnel.Verdict {
+	s := v.server()
+	authority := string(head.authority) // a copy, for the tunnel's life
+	target, err := ParseTarget(authority)
+	if err != nil {
+		return tunnel.Verdict{Action: tunnel.Pass}
+	}
+	q := question{client: v.client.Addr(), target: target, hurried: true}
+	if head.authorized {
+		q.headers, q.header = 1, head.authorization
+	}
+	who, cause, o := s.judge(context.Background(), &q)
+	if o == undecided {
+		return tunnel.Verdict{Action: tunnel.Pass}
+	}
+	t := &tunnelExchange{listener: v.listener, who: who, target: authority, client: addrOf(q.client), start: s.now()}
+	if o == OK {
+		o = s.lend(t)
+	}
+	switch {
+	case o == undecided, o != OK && head.http10: // whose replies net/http knows to write
+		return tunnel.Verdict{Action: tunnel.Pass}
+	case o != OK:
+		return v.refuse(t, o, cause, head.closes)
+	}
+	// A reload that ends the account from here on finds the tunnel: the reactor
+	// registers it before it looks at anything else.
+	t.id, t.counted = s.nextID.Add(1), true
+	return tunnel.Verdict{Action: tunnel.Open, Exchange: t}
+}
+
+// lend makes t hold a lease of its account and a slot of the relay; undecided if the
+// limiter would have to wait.
+func (s *Server) lend(t *tunnelExchange) Outcome {
+	limiter, ok := s.config.Limiter.(limit.Immediate)
+	if !ok {
+		return undecided
+	}
+	if err := limiter.AcquireNow(&t.lease, t.who.key, t.who.caps); err != nil {
+		return capOutcome(err)
+	}
+	if !s.room() {
+		t.lease.Release()
+		return RelayFull
+	}
+	t.slot = true
+	return OK
+}
+
+// refuse answers with the outcome's reply, and closes the exchange's books.
+func (v *visitor) refuse(t *tunnelExchange, o Outcome, cause string, closes bool) tunnel.Verdict {
+	s := v.server()
+	reply := s.replies.of(o)
+	last := closes || reply.Status() == http.StatusBadRequest || s.leaving.Load()
+	t.id = s.nextID.Add(1)
+	r := t.record(o, reply.Status())
+	r.cause = cause
+	s.book(&r)
+	return tunnel.Verdict{Action: tunnel.Answer, Reply: reply.Bytes(last), Last: last}
+}
+
+// TimedOut implements tunnel.Visitor. Those who have sent nothing get nothing, as do
+// balancers who have not said for whom they come.
+func (v *visitor) TimedOut(n int) []byte {
+	if n == 0 || v.due {
+		return nil
+	}
+	s := v.server()
+	reply := s.replies.of(HeadTimeout)
+	s.book(&record{
+		id: s.nextID.Add(1), client: v.client.Addr(), listener: v.listener.name, outcome: HeadTimeout, status: reply.Status(),
+	})
+	return reply.Bytes(true)
+}
+
+// Pass implements tunnel.Visitor: net/http goes on. The time for a head begins anew
+// there, once.
+func (v *visitor) Pass(conn *net.TCPConn, unread []byte) {
+	defer v.drop()
+	s := v.server()
+	c := &frontConn{
+		raw: conn, stream: conn, server: s, listener: v.listener, client: v.client, prepared: true,
+	}
+	if len(unread) > 0 {
+		c.stream = &rest{Conn: conn, head: bytes.NewReader(unread)}
+	}
+	s.list(c)
+	if !s.passed.put(c) {
+		_ = c.Close()
+	}
+}
+
+// Gone implements tunnel.Visitor.
+func (v *visitor) Gone() {
+	v.server().left()
+	v.drop()
+}
+
+func (v *visitor) server() *Server { return v.listener.server }
