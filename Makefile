@@ -2,6 +2,7 @@
 #
 #   make test     install the parts that the tests need (where it may), lint, all tests with the race detector
 #   make lint     format, vet, and the analysers pinned in go.mod
+#   make soak     everything that customers and vendors do, for SOAK_TIME (5m), each byte looked at; RACE=1: a relay with the race detector
 #   make bench    the built binary beside other relays (installed where it may): tables as Markdown, a chart; BENCH_ARGS=-help tells the choices
 #   make fuzz     every fuzz target for FUZZTIME each
 #   make demo     the relay, a stand-in vendor and a target on loopback
@@ -28,7 +29,7 @@ GO_TEXT = find . -name .git -prune -o -name bin -prune -o -type f \( -name '*.go
 #   integration/bench/relays.go  goproxy sends the response that it is given, and closes it
 BODYCLOSE_EXCEPT = -e '^\#' -e '_test\.go:' -e '^upstream/transport\.go:' -e '^proxy/upgrade\.go:' -e '^integration/bench/relays\.go:'
 
-.PHONY: test parts lint bench fuzz demo build image clean
+.PHONY: test parts lint soak bench fuzz demo build image clean
 
 test: parts lint
 	go test -race -shuffle=on -timeout=$(TEST_TIMEOUT) ./...
@@ -46,6 +47,12 @@ lint:
 	go tool errcheck ./...
 	go tool go-errorlint ./...
 	$(GO_TEXT) | xargs -0 -r go tool misspell -error
+
+# SOAK_SEED=… makes the choices of an earlier run again. "make test" has a short form of it.
+SOAK_TIME ?= 5m
+
+soak:
+	SOAK_TIME=$(SOAK_TIME) go test -count=1 -v $(if $(filter-out 0,$(RACE)),-race,) -run='^TestSoak$$' -timeout=0 ./integration/soak
 
 # A choice of one's own does not replace the chart that is checked in.
 BENCH_ARGS ?= -svg integration/bench/bench.svg

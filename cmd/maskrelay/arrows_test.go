@@ -26,6 +26,7 @@ var arrows = map[string]struct {
 	"upstream/upstreamtest": {"", "demo, audit and tests share it"},
 	"integration":           {"masking upstream/upstreamtest integration/lab", "black box: the built binary, not its packages"},
 	"integration/lab":       {"masking upstream/upstreamtest", "the harness of integration"},
+	"integration/soak":      {"masking upstream/upstreamtest integration/lab", "black box, as integration"},
 	"integration/bench":     {"", "measures the built binary; generator and vendor are its own, light ones"},
 }
 

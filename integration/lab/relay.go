@@ -48,12 +48,23 @@ func RelayCommand(t testing.TB, b Build, env Env, args ...string) *exec.Cmd {
 // Loopback targets on any port are allowed unless env says otherwise.
 func StartRelay(t testing.TB, b Build, env Env) *Relay {
 	t.Helper()
+	return StartRelayLogging(t, b, env, nil)
+}
+
+// StartRelayLogging is StartRelay with a reader for the log, which is then not kept: of a long run it is too long. log's Write is called by one
+// goroutine. nil keeps the log's end, as StartRelay does.
+func StartRelayLogging(t testing.TB, b Build, env Env, log io.Writer) *Relay {
+	t.Helper()
 	full := Env{"LISTEN": FreeAddr(t), "ADMIN_LISTEN": FreeAddr(t), "ALLOW_PRIVATE": "true", "ALLOW_PORTS": "*"}
 	for name, value := range env {
 		full[name] = value
 	}
 	r := &Relay{Addr: full["LISTEN"], Admin: full["ADMIN_LISTEN"]}
-	r.Process = Start(t, "maskrelay "+r.Addr, RelayCommand(t, b, full, "serve"))
+	cmd := RelayCommand(t, b, full, "serve")
+	if log != nil {
+		cmd.Stderr = log
+	}
+	r.Process = Start(t, "maskrelay "+r.Addr, cmd)
 	Wait(t, startLimit, r.Name+" to be ready", func() bool {
 		if !r.Running() {
 			t.Fatalf("%s ended before it was ready:\n%s", r.Name, r.Stderr.Bytes())
