@@ -185,10 +185,17 @@ func New(c Config) (*Server, error) {
 	s.engine = tunnel.NewEngine(tunnel.Options{
 		IdleTimeout: c.IdleTimeout, HalfOpenTimeout: min(halfOpenFor, c.IdleTimeout), Files: s.spare, Trouble: s.engineTrouble,
 	})
-	s.http = &http.Server{
+	s.http = s.newHTTP()
+	acceptBalancersQuirk()
+	return s, nil
+}
+
+// newHTTP is the server of all requests that the engine does not take itself.
+func (s *Server) newHTTP() *http.Server {
+	h := &http.Server{
 		Handler:                      newHandler(s),
-		ReadHeaderTimeout:            c.HeaderTimeout,
-		IdleTimeout:                  min(keepAliveFor, c.IdleTimeout),
+		ReadHeaderTimeout:            s.config.HeaderTimeout,
+		IdleTimeout:                  min(keepAliveFor, s.config.IdleTimeout),
 		MaxHeaderBytes:               maxHeadBytes,
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     log.New(debugLog{s.log}, "", 0),
@@ -199,9 +206,8 @@ func New(c Config) (*Server, error) {
 		},
 		Protocols: new(http.Protocols),
 	}
-	s.http.Protocols.SetHTTP1(true)
-	acceptBalancersQuirk()
-	return s, nil
+	h.Protocols.SetHTTP1(true)
+	return h
 }
 
 // acceptBalancersQuirk lets PROXY version 1 lines carry IPv4 addresses in TCP6, as

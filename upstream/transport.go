@@ -146,7 +146,7 @@ func (t *Transport) once(ctx context.Context, g *gateway, r *PlainRequest) (*Pla
 	if *head, err = appendRequest((*head)[:0], r.Request, login, g.Scheme == SchemeDirect); err != nil {
 		return nil, &ConnectError{Phase: PhaseRequest, Cause: CauseMalformed, Err: err}
 	}
-	response, failure := t.send(ctx, g, r, *head, login)
+	response, failure := t.send(ctx, idleKey{gateway: g, key: r.Key, login: login}, r, *head)
 	if failure != nil {
 		return nil, failure
 	}
@@ -159,8 +159,7 @@ func (t *Transport) once(ctx context.Context, g *gateway, r *PlainRequest) (*Pla
 
 // send exchanges the request for an answer's head: on an idle connection if there is
 // one, and once more on a fresh one if that turns out to have been closed meanwhile.
-func (t *Transport) send(ctx context.Context, g *gateway, r *PlainRequest, head []byte, login string) (*PlainResponse, *ConnectError) {
-	key := idleKey{gateway: g, key: r.Key, login: login}
+func (t *Transport) send(ctx context.Context, key idleKey, r *PlainRequest, head []byte) (*PlainResponse, *ConnectError) {
 	if conn := t.idle.take(key); conn != nil {
 		x := newExchange(t, conn, r)
 		response, err := x.run(ctx, head)
