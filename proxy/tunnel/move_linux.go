@@ -12,8 +12,7 @@ const (
 	// spliceAfter full reads in a row a direction is spliced: below that the two calls
 	// and the pipe cost more than the copy that they save.
 	spliceAfter = 4
-	// spliceWorth is the least that a splice should move; after a few that move less
-	// the direction is copied again.
+	// spliceWorth is the least that a splice should move.
 	spliceWorth = 16 << 10
 	// spliceTries is how many splices in a row may move less than they should before a
 	// direction is copied again.

@@ -4,6 +4,7 @@ package tunnel
 
 import (
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -83,6 +84,23 @@ func newPipe() *pipe {
 func (p *pipe) close() {
 	sysClose(p.read)
 	sysClose(p.write)
+}
+
+// drain moves n bytes from a pipe to a socket; fewer with an error, EAGAIN when the
+// socket is full.
+func drain(p *pipe, to int32, n int) (int, syscall.Errno) {
+	moved := 0
+	for moved < n {
+		m, errno := sysSplice(p.read, to, n-moved)
+		if errno != 0 {
+			return moved, errno
+		}
+		if m == 0 {
+			return moved, unix.EPIPE // not to be expected of a pipe with bytes in it
+		}
+		moved += m
+	}
+	return moved, 0
 }
 
 // pipes are one reactor's. A pipe is lent out only while bytes are in it, so that few

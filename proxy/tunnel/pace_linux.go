@@ -4,27 +4,9 @@ package tunnel
 
 import (
 	"math"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
-
-// drain moves n bytes from a pipe to a socket; fewer with an error, EAGAIN when the
-// socket is full.
-func drain(p *pipe, to int32, n int) (int, syscall.Errno) {
-	moved := 0
-	for moved < n {
-		m, errno := sysSplice(p.read, to, n-moved)
-		if errno != 0 {
-			return moved, errno
-		}
-		if m == 0 {
-			return moved, unix.EPIPE // not to be expected of a pipe with bytes in it
-		}
-		moved += m
-	}
-	return moved, 0
-}
 
 // pace sets the kernel's pacing of what is sent on fd above the bandwidth: it smooths,
 // take is exact, and what was missed can be caught up on.
