@@ -160,7 +160,11 @@ func untar(t *testing.T, archive, dir string) {
 	}
 }
 
+// writeEntry writes a file that may be executed at once. No process is forked while it is open: a child of another
+// test would hold it open for writing until its own exec, and until then the kernel refuses to run it (ETXTBSY).
 func writeEntry(path string, r io.Reader, mode os.FileMode) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
 		return err
