@@ -23,6 +23,7 @@ var breakingSuite = map[string]func(*testing.T){
 	"TailArrivesThoughTheVendorIsGone": conformTailArrivesThoughTheVendorIsGone,
 	"CutWithBytesOutstandingIsAReset":  conformCutWithBytesOutstandingIsAReset,
 	"NobodyDownloadsForTheDead":        conformNobodyDownloadsForTheDead,
+	"TheDeadCostNoDownload":            conformTheDeadCostNoDownload,
 	"PanicEndsOneTunnelOnly":           conformPanicEndsOneTunnelOnly,
 }
 
@@ -142,6 +143,28 @@ func conformNobodyDownloadsForTheDead(t *testing.T) {
 			s.ended(ClientReset)
 		})
 	}
+}
+
+// What a vendor sends is paid for: nothing is taken of it once the customer is gone.
+func conformTheDeadCostNoDownload(t *testing.T) {
+	s := newScene(t, Options{IdleTimeout: time.Minute}, tcpKind, tcpKind)
+	s.open()
+	must(t, s.client.Close())
+	expectEOF(t, s.vendor)
+	const most = 64 << 20 // the queues on the way, and more; a second's worth is ten times that
+	taken := 0
+	for piece := make([]byte, 64<<10); taken < most; {
+		n, err := s.vendor.Write(piece)
+		taken += n
+		if err != nil {
+			break
+		}
+	}
+	if taken >= most {
+		t.Errorf("the relay took %d bytes for nobody", taken)
+	}
+	_ = s.vendor.Close()
+	s.ended(ClientReset)
 }
 
 // A cut with bytes outstanding must not look like an orderly end.

@@ -94,6 +94,9 @@ func (t *pump) deliver(d int, data []byte) {
 	if err != nil {
 		t.setEnding(brokenEnding(d != upward))
 		half.deafSince.Store(max(1, int64(t.engine.now())))
+		if d == downward && t.directions[upward].shut.Load() {
+			t.breakOff(ClientReset, &t.peer) // nobody downloads for a customer who has said all and is gone
+		}
 	}
 }
 

@@ -91,8 +91,11 @@ func (r *reactor) move(t *tunnel, d int) bool {
 	if src.is(fast) {
 		budget = fastTurn
 	}
-	for budget > 0 {
+	for budget > 0 && t.phase == carrying {
 		if src.is(ended) || src.pending != nil && !r.flush(t, d) {
+			return false
+		}
+		if t.phase != carrying {
 			return false
 		}
 		if src.is(finished) {
@@ -120,11 +123,11 @@ func (r *reactor) move(t *tunnel, d int) bool {
 			continue
 		}
 		budget -= n
-		if t.shared != nil && r.owe(t, d, n) {
+		if t.phase == carrying && t.shared != nil && r.owe(t, d, n) {
 			return !src.is(throttled)
 		}
 	}
-	return true
+	return t.phase == carrying
 }
 
 // copy reads once and writes it; -1 if there was nothing, or no more.
@@ -223,12 +226,12 @@ func (r *reactor) splice(t *tunnel, d, limit int) int {
 	}
 	r.quicken(src, dst)
 	sent, errno := drain(p, dst.fd, n)
+	broken := sent < n && errno != errAgain
 	switch {
 	case sent == n:
 		r.pipes.put(p)
-	case errno != errAgain:
+	case broken:
 		r.pipes.destroy(p)
-		r.deafen(t, d)
 	default:
 		dst.clear(writable)
 		w := pendings.Get().(*pending)
@@ -236,6 +239,9 @@ func (r *reactor) splice(t *tunnel, d, limit int) int {
 		src.pending = w
 	}
 	r.book(t, d, sent)
+	if broken {
+		r.deafen(t, d)
+	}
 	return n
 }
 
@@ -309,6 +315,9 @@ func (r *reactor) deafen(t *tunnel, d int) {
 	if p := src.pending; p != nil {
 		src.pending = nil
 		r.pipes.drop(p)
+	}
+	if d == downward && t.sides[0].is(ended) {
+		r.breakOff(t, ClientReset, 1) // nobody downloads for a customer who has said all and is gone
 	}
 }
 
