@@ -92,8 +92,20 @@ func isTCP(c net.Conn) bool {
 	return ok
 }
 
+// choose returns a reactor that has the fewest connections. Tunnels stay where they are
+// put: two busy ones more on one processor than on the next would be felt for their lives.
 func (rs *reactors) choose() *reactor {
-	return rs.all[rs.next.Add(1)%uint32(len(rs.all))]
+	n := uint32(len(rs.all))
+	first := rs.next.Add(1)
+	best := rs.all[first%n]
+	least := best.load.Load()
+	for i := uint32(1); i < n && least > 0; i++ {
+		r := rs.all[(first+i)%n]
+		if load := r.load.Load(); load < least {
+			best, least = r, load
+		}
+	}
+	return best
 }
 
 // each has every reactor run f, and returns the sum when all have.
@@ -303,11 +315,12 @@ func (a *acceptor) turnedBack(v Visitor) {
 	v.Gone()
 }
 
-// distribute gives the batch to the reactors in equal parts.
+// distribute gives the batch to the reactors in equal parts, of a connection each where
+// there are few.
 func (a *acceptor) distribute() {
 	n := len(a.reactors.all)
 	for rest := a.batch; len(rest) > 0; {
-		share := min((len(a.batch)+n-1)/n, len(rest))
+		share := min(max(len(a.batch)/n, 1), len(rest))
 		part := rest[:share]
 		rest = rest[share:]
 		if a.reactors.choose().push(part...) {

@@ -114,7 +114,7 @@ func (r *reactor) finish(t *tunnel, how closing, err error) {
 		Sent: t.sides[0].moved, Received: t.sides[1].moved, Duration: time.Duration(r.now - t.start),
 	}
 	r.dropSetup(t)
-	r.slab.put(t)
+	r.vacate(t)
 	defer r.engine.left()
 	x.Done(result)
 }

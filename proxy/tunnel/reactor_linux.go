@@ -61,6 +61,7 @@ type reactor struct {
 	stopping bool
 
 	visitors atomic.Int64
+	load     atomic.Int64 // connections that it was given and has not let go of
 	tickets  uint32
 	look     func(uintptr) bool // fetches events; made once
 	got      int                // how many there are
@@ -130,6 +131,7 @@ func (r *reactor) push(batch ...arrival) bool {
 		return false
 	}
 	r.inbox = append(r.inbox, batch...)
+	r.load.Add(int64(len(batch)))
 	r.pokeLocked()
 	return true
 }
@@ -321,6 +323,12 @@ func (r *reactor) takeIn() {
 		r.spare = inbox[:0]
 		r.mu.Unlock()
 	}
+}
+
+// vacate ends t's place: the reactor has nothing of it any more.
+func (r *reactor) vacate(t *tunnel) {
+	r.slab.put(t)
+	r.load.Add(-1)
 }
 
 // receive takes a connection in.

@@ -367,7 +367,7 @@ func (r *reactor) toPump(t *tunnel, p Peer) {
 		return
 	}
 	r.dropSetup(t)
-	r.slab.put(t)
+	r.vacate(t)
 	r.engine.pump(Job{Client: conn, Early: early, Peer: &p, Exchange: x}, time.Duration(start))
 }
 

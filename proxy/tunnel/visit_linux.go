@@ -161,7 +161,7 @@ func (r *reactor) forget(t *tunnel) {
 		r.engine.away.Add(-1)
 	}
 	r.dropSetup(t)
-	r.slab.put(t)
+	r.vacate(t)
 }
 
 // leave closes a visitor's connection.
