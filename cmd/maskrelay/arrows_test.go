@@ -13,21 +13,30 @@ var arrows = map[string]struct {
 	may string
 	why string
 }{
-	"cmd/maskrelay":         {"*", "the program puts everything together"},
-	"proxy":                 {"proxy/account proxy/limit proxy/tunnel masking upstream", "the front; admin reads it through interfaces of the standard and metrics libraries"},
-	"proxy/account":         {"", "accounts know nothing of connections"},
-	"proxy/admin":           {"", "it renders snapshots and decides nothing"},
-	"proxy/capacity":        {"", "pure reads and arithmetic"},
-	"proxy/limit":           {"", "a limiter counts keys, whatever they are"},
-	"proxy/limit/limittest": {"proxy/limit", "the suite of that interface"},
-	"proxy/tunnel":          {"", "the engine carries bytes; who is allowed what was decided before"},
-	"masking":               {"", "the mask must be provable alone; standard library only"},
-	"upstream":              {"masking", "the vendor's side never sees customers' packages"},
-	"upstream/upstreamtest": {"", "demo, audit and tests share it"},
-	"integration":           {"masking upstream/upstreamtest integration/lab", "black box: the built binary, not its packages"},
-	"integration/lab":       {"masking upstream/upstreamtest", "the harness of integration"},
-	"integration/soak":      {"masking upstream/upstreamtest integration/lab", "black box, as integration"},
-	"integration/bench":     {"", "measures the built binary; generator and vendor are its own, light ones"},
+	"cmd/maskrelay":               {"*", "the program puts everything together"},
+	"proxy":                       {"proxy/account proxy/guess proxy/limit proxy/tunnel proxy/usage masking upstream", "the front; admin reads it through interfaces of the standard and metrics libraries"},
+	"proxy/account":               {"", "accounts know nothing of connections"},
+	"proxy/admin":                 {"", "it renders snapshots and decides nothing"},
+	"proxy/capacity":              {"", "pure reads and arithmetic"},
+	"proxy/fleet":                 {"", "the way to Redis; what is kept there is others'"},
+	"proxy/guess":                 {"", "it counts failures, whoever failed"},
+	"proxy/limit/redislimit":      {"proxy/limit proxy/fleet", "the limiter of a fleet"},
+	"proxy/account/redisaccounts": {"proxy/account proxy/fleet", "accounts that a fleet shares"},
+	"proxy/account/accountapi":    {"proxy/account proxy/account/redisaccounts proxy/admin", "the one place where accounts and the admin server meet"},
+	"proxy/usage":                 {"", "bytes are counted for names, whatever they are"},
+	"proxy/usage/redisusage":      {"proxy/usage proxy/fleet", "the ledger of a fleet"},
+	"proxy/usage/usagetest":       {"proxy/usage", "the suite of its ledgers"},
+	"proxy/webhook":               {"", "it delivers what it is given"},
+	"proxy/limit":                 {"", "a limiter counts keys, whatever they are"},
+	"proxy/limit/limittest":       {"proxy/limit", "the suite of that interface"},
+	"proxy/tunnel":                {"", "the engine carries bytes; who is allowed what was decided before"},
+	"masking":                     {"", "the mask must be provable alone; standard library only"},
+	"upstream":                    {"masking", "the vendor's side never sees customers' packages"},
+	"upstream/upstreamtest":       {"", "demo, audit and tests share it"},
+	"integration":                 {"masking upstream/upstreamtest integration/lab", "black box: the built binary, not its packages"},
+	"integration/lab":             {"masking upstream/upstreamtest", "the harness of integration"},
+	"integration/soak":            {"masking upstream/upstreamtest integration/lab", "black box, as integration"},
+	"integration/bench":           {"", "measures the built binary; generator and vendor are its own, light ones"},
 }
 
 // outside are imports that only the named packages may have, and masking may have none.
@@ -37,6 +46,8 @@ var outside = map[string]string{
 	"github.com/spf13/cobra":         "cmd/maskrelay",
 	"github.com/pires/go-proxyproto": "proxy",
 	"github.com/goccy/go-yaml":       "proxy/account",
+	"github.com/redis/go-redis/v9":   "proxy/fleet proxy/limit/redislimit proxy/account/redisaccounts proxy/usage/redisusage",
+	"go.etcd.io/bbolt":               "proxy/usage",
 }
 
 func TestArrows(t *testing.T) {

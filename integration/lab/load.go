@@ -48,14 +48,26 @@ func RunRole() bool {
 // LoadVendor is a child process that answers each CONNECT with 200 and then echoes.
 type LoadVendor struct {
 	*Process
-	Addr string
+	Addr  string
+	child *roleProcess
 }
 
 // StartLoadVendor starts the vendor. It closes connections whose head has one of the banned strings in it, plain or encoded, without an answer.
 func StartLoadVendor(t testing.TB, banned ...string) *LoadVendor {
 	t.Helper()
 	child := startRole(t, roleVendor, banned...)
-	return &LoadVendor{Process: child.Process, Addr: child.line(t, 10*time.Second)}
+	return &LoadVendor{Process: child.Process, Addr: child.line(t, 10*time.Second), child: child}
+}
+
+// Tunnels returns how many tunnels are open at the vendor, and the most that ever were at a time. One counts from before its 200 until the
+// vendor has seen its end.
+func (v *LoadVendor) Tunnels(t testing.TB) (open, most int) {
+	t.Helper()
+	answer := strings.Fields(v.child.ask(t, "tunnels"))
+	if len(answer) != 2 {
+		t.Fatalf("vendor answered %q", answer)
+	}
+	return atoi(t, answer[0]), atoi(t, answer[1])
 }
 
 // Generator is a child process that opens tunnels through a proxy.
@@ -70,7 +82,16 @@ func StartGenerator(t testing.TB, addr, target, credentials string) *Generator {
 // Hold opens n more tunnels and keeps them; it returns how many could not be opened. Each was used once in both directions.
 func (g *Generator) Hold(t testing.TB, n int) (failed int) {
 	t.Helper()
-	return atoi(t, g.child.ask(t, fmt.Sprintf("hold %d", n)))
+	return HoldEach(t, []*Generator{g}, n)
+}
+
+// HoldEach is Hold of n by every generator at the same time.
+func HoldEach(t testing.TB, generators []*Generator, n int) (failed int) {
+	t.Helper()
+	for _, answer := range askEach(t, generators, fmt.Sprintf("hold %d", n)) {
+		failed += atoi(t, answer)
+	}
+	return failed
 }
 
 // Release closes all held tunnels.
@@ -82,11 +103,33 @@ func (g *Generator) Release(t testing.TB) {
 // Churn opens and closes n tunnels with workers at a time, and returns how long that took and how many failed.
 func (g *Generator) Churn(t testing.TB, n, workers int) (took time.Duration, failed int) {
 	t.Helper()
-	answer := strings.Fields(g.child.ask(t, fmt.Sprintf("churn %d %d", n, workers)))
-	if len(answer) != 2 {
-		t.Fatalf("generator answered %q", answer)
+	return ChurnEach(t, []*Generator{g}, n, workers)
+}
+
+// ChurnEach is Churn by every generator at the same time, and returns the longest time.
+func ChurnEach(t testing.TB, generators []*Generator, n, workers int) (took time.Duration, failed int) {
+	t.Helper()
+	for _, answer := range askEach(t, generators, fmt.Sprintf("churn %d %d", n, workers)) {
+		words := strings.Fields(answer)
+		if len(words) != 2 {
+			t.Fatalf("generator answered %q", answer)
+		}
+		took = max(took, time.Duration(atoi(t, words[0])))
+		failed += atoi(t, words[1])
 	}
-	return time.Duration(atoi(t, answer[0])), atoi(t, answer[1])
+	return took, failed
+}
+
+// askEach asks all before it waits for the first answer.
+func askEach(t testing.TB, generators []*Generator, question string) (answers []string) {
+	t.Helper()
+	for _, g := range generators {
+		g.child.say(t, question)
+	}
+	for _, g := range generators {
+		answers = append(answers, g.child.line(t, answerLimit))
+	}
+	return answers
 }
 
 // roleProcess is a child that answers each line of its input by one line.
@@ -131,12 +174,20 @@ func (r *roleProcess) read(out *os.File) {
 	}
 }
 
+// answerLimit is how long a role may take for what it is told.
+const answerLimit = 3 * time.Minute
+
 func (r *roleProcess) ask(t testing.TB, question string) string {
+	t.Helper()
+	r.say(t, question)
+	return r.line(t, answerLimit)
+}
+
+func (r *roleProcess) say(t testing.TB, question string) {
 	t.Helper()
 	if _, err := io.WriteString(r.in, question+"\n"); err != nil {
 		t.Fatalf("%s: %v", r.Name, err)
 	}
-	return r.line(t, 3*time.Minute)
 }
 
 func (r *roleProcess) line(t testing.TB, limit time.Duration) string {
@@ -155,7 +206,20 @@ func (r *roleProcess) line(t testing.TB, limit time.Duration) string {
 	}
 }
 
-// runVendor prints its address and serves until its input ends.
+// tunnels counts those that a vendor has open.
+type tunnels struct {
+	mu         sync.Mutex
+	open, most int
+}
+
+func (n *tunnels) add(change int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.open += change
+	n.most = max(n.most, n.open)
+}
+
+// runVendor prints its address, and how many tunnels there are for each line of input, until its input ends.
 func runVendor() {
 	var banned *masking.Marks
 	if args := os.Getenv(argsVariable); args != "" {
@@ -166,20 +230,25 @@ func runVendor() {
 		fatal(err)
 	}
 	fmt.Println(ln.Addr())
+	count := &tunnels{}
 	go func() {
 		for {
 			c, err := ln.Accept()
 			if err != nil {
 				fatal(err)
 			}
-			go vendorConn(c, banned)
+			go vendorConn(c, banned, count)
 		}
 	}()
-	_, _ = io.Copy(io.Discard, os.Stdin) // ends with the parent, by whatever error
+	for sc := bufio.NewScanner(os.Stdin); sc.Scan(); { // ends with the parent, by whatever error
+		count.mu.Lock()
+		fmt.Println(count.open, count.most)
+		count.mu.Unlock()
+	}
 }
 
 // vendorConn answers one CONNECT and echoes in pieces of up to 4 KiB.
-func vendorConn(c net.Conn, banned *masking.Marks) {
+func vendorConn(c net.Conn, banned *masking.Marks, count *tunnels) {
 	defer closeQuietly(c)
 	buf := make([]byte, 4096)
 	head := 0
@@ -198,6 +267,8 @@ func vendorConn(c net.Conn, banned *masking.Marks) {
 			return
 		}
 	}
+	count.add(1)
+	defer count.add(-1)
 	if _, err := io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n"); err != nil {
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -55,7 +56,21 @@ var lastGiven = func() *ports {
 	return p
 }()
 
-// FreePort returns a loopback port that nothing listened on a moment ago and that this process has not handed out before.
+// claim keeps a port from the test binaries that run beside this one until the test ends; false if one of them has it.
+func claim(t testing.TB, port int) bool {
+	if runtime.GOOS != "linux" {
+		return true
+	}
+	// An abstract socket's name lives as long as its socket, and in one network namespace, as ports do.
+	held, err := net.Listen("unix", fmt.Sprintf("@maskrelay-test-port-%d", port))
+	if err != nil {
+		return false
+	}
+	t.Cleanup(func() { _ = held.Close() })
+	return true
+}
+
+// FreePort returns a loopback port that nothing listened on a moment ago and that no test has which is still running.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range lastPort - firstPort {
@@ -67,7 +82,9 @@ func FreePort(t testing.TB) int {
 		if err := ln.Close(); err != nil {
 			t.Fatalf("close probe listener: %v", err)
 		}
-		return port
+		if claim(t, port) {
+			return port
+		}
 	}
 	t.Fatal("no free port between 20000 and 32000")
 	return 0

@@ -55,6 +55,33 @@ func StartRelay(t testing.TB, b Build, env Env) *Relay {
 // goroutine. nil keeps the log's end, as StartRelay does.
 func StartRelayLogging(t testing.TB, b Build, env Env, log io.Writer) *Relay {
 	t.Helper()
+	r := launchRelay(t, b, env, log)
+	r.WaitReadiness(t, http.StatusOK)
+	return r
+}
+
+// StartUnreadyRelay is StartRelay for a relay that has a reason not to be ready yet: it waits until that is what it says.
+func StartUnreadyRelay(t testing.TB, b Build, env Env) *Relay {
+	t.Helper()
+	r := launchRelay(t, b, env, nil)
+	r.WaitReadiness(t, http.StatusServiceUnavailable)
+	return r
+}
+
+// WaitReadiness waits until /readyz has that status.
+func (r *Relay) WaitReadiness(t testing.TB, want int) {
+	t.Helper()
+	Wait(t, startLimit, fmt.Sprintf("%s to say %d to /readyz", r.Name, want), func() bool {
+		if !r.Running() {
+			t.Fatalf("%s ended before that:\n%s", r.Name, r.Stderr.Bytes())
+		}
+		status, _, err := r.Get("/readyz")
+		return err == nil && status == want
+	})
+}
+
+func launchRelay(t testing.TB, b Build, env Env, log io.Writer) *Relay {
+	t.Helper()
 	full := Env{"LISTEN": FreeAddr(t), "ADMIN_LISTEN": FreeAddr(t), "ALLOW_PRIVATE": "true", "ALLOW_PORTS": "*"}
 	for name, value := range env {
 		full[name] = value
@@ -65,13 +92,6 @@ func StartRelayLogging(t testing.TB, b Build, env Env, log io.Writer) *Relay {
 		cmd.Stderr = log
 	}
 	r.Process = Start(t, "maskrelay "+r.Addr, cmd)
-	Wait(t, startLimit, r.Name+" to be ready", func() bool {
-		if !r.Running() {
-			t.Fatalf("%s ended before it was ready:\n%s", r.Name, r.Stderr.Bytes())
-		}
-		status, _, err := r.Get("/readyz")
-		return err == nil && status == http.StatusOK
-	})
 	return r
 }
 
@@ -79,8 +99,18 @@ func StartRelayLogging(t testing.TB, b Build, env Env, log io.Writer) *Relay {
 var adminClient = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 1, DisableKeepAlives: true}}
 
 // Get asks the admin listener and returns status and body.
-func (r *Relay) Get(path string) (int, []byte, error) {
-	resp, err := adminClient.Get("http://" + r.Admin + path)
+func (r *Relay) Get(path string) (int, []byte, error) { return r.Ask(http.MethodGet, path, "") }
+
+// Ask is Get with any method, and with a JSON body unless it is empty.
+func (r *Relay) Ask(method, path, json string) (int, []byte, error) {
+	req, err := http.NewRequest(method, "http://"+r.Admin+path, strings.NewReader(json))
+	if err != nil {
+		return 0, nil, err
+	}
+	if json != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := adminClient.Do(req)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -99,6 +129,28 @@ func (r *Relay) Metric(t testing.TB, series string) (float64, bool) {
 		t.Fatalf("metrics: status %d: %v", status, err)
 	}
 	return findSeries(body, series)
+}
+
+// Sum returns the sum of all series of one name.
+func (r *Relay) Sum(t testing.TB, name string) (sum float64) {
+	t.Helper()
+	status, body, err := r.Get("/metrics")
+	if err != nil || status != http.StatusOK {
+		t.Fatalf("metrics: status %d: %v", status, err)
+	}
+	for line := range strings.Lines(string(body)) {
+		line = strings.TrimSpace(line)
+		series, value := line[:strings.LastIndexByte(line, ' ')+1], line[strings.LastIndexByte(line, ' ')+1:]
+		if of, _, _ := strings.Cut(strings.TrimSpace(series), "{"); of != name {
+			continue
+		}
+		f, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			t.Fatalf("metrics: line %q: %v", line, err)
+		}
+		sum += f
+	}
+	return sum
 }
 
 func findSeries(text []byte, series string) (float64, bool) {
