@@ -13,6 +13,7 @@
 //	defer lease.Release()
 //
 // [Memory] is the [Limiter] of a single relay. [Slots] is the bound of the relay
-// itself. The package neither logs nor waits: a connection over its cap is
-// refused at once, and a refusal consumes nothing.
+// itself, and [Fair] gives them out so that a full relay serves all who ask. The
+// package does not log, and but for [Fair.Acquire], which is told how long, it does
+// not wait: a connection over its cap is refused at once, and a refusal consumes nothing.
 package limit

@@ -50,15 +50,3 @@ func TestLeaseMoves(t *testing.T) {
 		t.Errorf("%d in use after the new owner's release, want 0", n)
 	}
 }
-
-func BenchmarkAcquireNow(b *testing.B) {
-	m := NewMemory()
-	var l Lease
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := m.AcquireNow(&l, "alice", Caps{MaxConns: 10}); err != nil {
-			b.Fatal(err)
-		}
-		l.Release()
-	}
-}

@@ -2,8 +2,10 @@ package limit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"sync/atomic"
 	"time"
 )
@@ -14,7 +16,17 @@ const (
 	CapMaxConns = "max_conns"
 	// CapConnRate is the cap on new connections per second.
 	CapConnRate = "conn_rate"
+	// CapMaxIPs is the cap on client addresses.
+	CapMaxIPs = "max_ips"
 )
+
+// ErrWouldBlock means that the answer takes a wait: nothing was consumed, and whoever
+// may wait asks the blocking method instead.
+var ErrWouldBlock = errors.New("limit: the answer takes a wait")
+
+// ErrUnavailable means that the connection can neither be admitted nor held against its customer: who counts
+// for the fleet does not answer, and nobody is to be admitted uncounted. Nothing was consumed.
+var ErrUnavailable = errors.New("limit: connections cannot be counted at present")
 
 // Caps are the bounds of one key. The zero value sets none.
 type Caps struct {
@@ -27,6 +39,15 @@ type Caps struct {
 	// time; 0 or less is ConnRate rounded up, at least 1. Without ConnRate it
 	// means nothing.
 	ConnBurst int
+}
+
+// Bucket returns the rate of new connections per second and the size of the bucket that it fills, both 0 if the caps
+// bound no rate. It is for other implementations of [Limiter].
+func (c Caps) Bucket() (rate float64, burst int) {
+	if !c.rated() {
+		return 0, 0
+	}
+	return c.ConnRate, c.burst()
 }
 
 // rated reports whether the caps bound the rate of new connections.
@@ -85,8 +106,44 @@ type Limiter interface {
 type Immediate interface {
 	Limiter
 	// AcquireNow is Acquire for a lease of the caller's own, which must be the zero
-	// Lease or a released one, and stays as it is if there is an error.
+	// Lease or a released one, and stays as it is if there is an error. An error that
+	// wraps [ErrWouldBlock] is no refusal.
 	AcquireNow(l *Lease, key string, caps Caps) error
+}
+
+// Addresses bounds from how many client addresses a key comes within a window of time.
+// Implementations are safe for concurrent use.
+type Addresses interface {
+	// Admit counts addr among key's for the window from now on; an address that is
+	// counted already is admitted whatever max is. Beyond max (at least 1) it is an
+	// [*ExceededError] with [CapMaxIPs]. It waits no longer than ctx lets it.
+	Admit(ctx context.Context, key string, addr netip.Addr, max int) error
+	// AdmitNow is Admit for callers that must not wait, or wraps [ErrWouldBlock].
+	AdmitNow(key string, addr netip.Addr, max int) error
+}
+
+// Demand is what one relay's customers of a key want of the key's bandwidth.
+type Demand struct {
+	Key string
+	// Bandwidth is the key's, of all relays together, in bytes per second each way; above 0.
+	Bandwidth int64
+	// Wanted is what this relay could use, in bytes per second: sent, received.
+	Wanted [2]int64
+	// Gone says that nobody uses the key here any more; it is told once.
+	Gone bool
+}
+
+// ErrUnanswered means that the fleet gave no answer in time, or is known not to.
+var ErrUnanswered = errors.New("limit: no answer from the fleet")
+
+// Shares divides bandwidths among the relays of a fleet.
+type Shares interface {
+	// Divide tells the demands of this relay and returns its share of each, in the
+	// same order: bytes per second sent and received, each at least 1. It is called about once a
+	// second for every key in use; a key not named for some seconds demands nothing.
+	// On an error, which wraps [ErrUnanswered] unless something is wrong, the shares are what
+	// the implementation thinks right without an answer; so they are, and at once, if ctx has ended.
+	Divide(ctx context.Context, demands []Demand) ([][2]int64, error)
 }
 
 // holder is what a lease gives back to.

@@ -4,12 +4,9 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
-	"math"
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 const (
@@ -46,9 +43,13 @@ type Memory struct {
 }
 
 // NewMemory returns a Memory without connections.
-func NewMemory() *Memory { return newMemory(time.Now) }
+func NewMemory() *Memory {
+	began := time.Now()
+	return newMemory(func() time.Duration { return time.Since(began) })
+}
 
-func newMemory(now func() time.Time) *Memory {
+// newMemory returns a Memory whose clock is now, from any beginning.
+func newMemory(now func() time.Duration) *Memory {
 	m := &Memory{seed: maphash.MakeSeed()}
 	for i := range m.shards {
 		s := &m.shards[i]
@@ -131,10 +132,7 @@ type entry struct {
 	shard *shard
 	key   string
 	inUse int
-	// bucket is nil without a rate; rate and burst are what it is set to.
-	bucket *rate.Limiter
-	rate   float64
-	burst  int
+	bucket
 	// prev and next link the idle entries; nil while the entry is in use.
 	prev, next *entry
 }
@@ -151,36 +149,21 @@ func (e *entry) drop() {
 	}
 }
 
-// setRateLocked makes the bucket that of caps.
-func (e *entry) setRateLocked(caps Caps, now time.Time) {
-	burst := caps.burst()
-	switch {
-	case e.bucket == nil:
-		e.bucket = rate.NewLimiter(rate.Limit(caps.ConnRate), burst)
-	case e.rate == caps.ConnRate && e.burst == burst:
-		return
-	default:
-		e.bucket.SetLimitAt(now, rate.Limit(caps.ConnRate))
-		e.bucket.SetBurstAt(now, burst)
-	}
-	e.rate, e.burst = caps.ConnRate, burst
-}
-
 // fullLocked reports whether forgetting e would forgive nothing. It reads the
-// clock into *now if it needs one and *now is zero.
-func (e *entry) fullLocked(now *time.Time) bool {
-	if e.bucket == nil {
+// clock into *now if it needs one and *now is negative.
+func (e *entry) fullLocked(now *time.Duration) bool {
+	if !e.limits() {
 		return true
 	}
-	if now.IsZero() {
+	if *now < 0 {
 		*now = e.shard.now()
 	}
-	return e.bucket.TokensAt(*now) >= float64(e.burst)
+	return e.fullAt(*now)
 }
 
 // shard holds the keys of one hash class.
 type shard struct {
-	now     func() time.Time
+	now     func() time.Duration
 	mu      sync.Mutex // guards what follows and every entry of the shard
 	entries map[string]*entry
 	peak    int   // the most entries since the map was made
@@ -192,12 +175,13 @@ type shard struct {
 
 // admitLocked counts one connection of key, or says which cap forbids it.
 func (s *shard) admitLocked(key string, caps Caps) (*entry, error) {
-	e := s.entries[key]
-	var now time.Time
+	var now time.Duration
 	if caps.rated() {
-		// Under the lock, so that time never runs backwards for a bucket.
+		// Under the lock, so that time never runs backwards for a bucket; and first, as
+		// reading the clock waits for all reads of memory before it.
 		now = s.now()
 	}
+	e := s.entries[key]
 	if e != nil {
 		if err := e.checkLocked(caps, now); err != nil {
 			return nil, err
@@ -205,10 +189,10 @@ func (s *shard) admitLocked(key string, caps Caps) (*entry, error) {
 		s.popIdleLocked(e)
 	} else {
 		// A new key has no connection and a full bucket: nothing can refuse it.
-		e = s.addLocked(key, caps)
+		e = s.addLocked(key)
 		if caps.rated() {
-			e.setRateLocked(caps, now)
-			e.bucket.AllowN(now, 1)
+			e.set(caps.ConnRate, caps.burst(), now)
+			e.take(now)
 		}
 	}
 	e.inUse++
@@ -217,58 +201,41 @@ func (s *shard) admitLocked(key string, caps Caps) (*entry, error) {
 
 // checkLocked applies caps to e and takes the token of one connection; if it
 // returns an error, it took none.
-func (e *entry) checkLocked(caps Caps, now time.Time) error {
+func (e *entry) checkLocked(caps Caps, now time.Duration) error {
 	if caps.rated() {
-		e.setRateLocked(caps, now)
+		e.set(caps.ConnRate, caps.burst(), now)
 	} else {
-		e.bucket = nil
+		e.bucket = bucket{}
 	}
 	if caps.MaxConns > 0 && e.inUse >= caps.MaxConns {
 		return &ExceededError{Cap: CapMaxConns, Limit: float64(caps.MaxConns), RetryAfter: maxConnsRetryAfter}
 	}
-	if e.bucket != nil && !e.bucket.AllowN(now, 1) {
-		return &ExceededError{Cap: CapConnRate, Limit: caps.ConnRate, RetryAfter: e.retryAfterLocked(now)}
+	if e.limits() && !e.take(now) {
+		return &ExceededError{Cap: CapConnRate, Limit: caps.ConnRate, RetryAfter: e.wait(now)}
 	}
 	return nil
 }
 
-// retryAfterLocked returns how long the bucket takes to hold a token.
-func (e *entry) retryAfterLocked(now time.Time) time.Duration {
-	missing := 1 - e.bucket.TokensAt(now)
-	wait := math.Ceil(missing / e.rate * float64(time.Second))
-	if !(wait < float64(maxRetryAfter)) {
-		return maxRetryAfter
-	}
-	return max(time.Duration(wait), 1)
-}
-
 // addLocked makes the entry of key, which may be part of a larger string.
-func (s *shard) addLocked(key string, caps Caps) *entry {
-	key = strings.Clone(key)
+func (s *shard) addLocked(key string) *entry {
+	own := strings.Clone(key)
 	e := s.spare
 	if e == nil {
 		e = &entry{shard: s}
 	}
-	if e.rate != caps.ConnRate || e.burst != caps.burst() {
-		e.bucket = nil // setting it anew would not fill it
-	}
 	s.spare = nil
-	e.key = key
-	s.entries[key] = e
+	e.key = own
+	s.entries[own] = e
 	s.peak = max(s.peak, len(s.entries))
 	return e
 }
 
-// removeLocked forgets an entry without connections. A full bucket is as good as
-// new and stays with the spare entry.
-func (s *shard) removeLocked(e *entry, full bool) {
+// removeLocked forgets an entry without connections.
+func (s *shard) removeLocked(e *entry) {
 	s.popIdleLocked(e)
 	delete(s.entries, e.key)
 	// No live lease points to e, and a released one never looks at it again.
-	e.key = ""
-	if !full {
-		e.bucket = nil
-	}
+	e.key, e.bucket = "", bucket{}
 	s.spare = e
 	if s.peak < shrinkFrom || len(s.entries) > s.peak/4 {
 		return
@@ -304,12 +271,11 @@ func (s *shard) sweepLocked() {
 	if s.idleLen <= idleKept {
 		return
 	}
-	var now time.Time
+	now := time.Duration(-1)
 	for range sweepStep {
 		e := s.idle.next
-		full := e.fullLocked(&now)
-		if full || s.idleLen > idleMax {
-			s.removeLocked(e, full)
+		if e.fullLocked(&now) || s.idleLen > idleMax {
+			s.removeLocked(e)
 			continue
 		}
 		s.popIdleLocked(e)

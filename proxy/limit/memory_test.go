@@ -1,12 +1,10 @@
 package limit
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math"
 	"runtime"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -265,35 +263,5 @@ func TestNewLeaseReleasesOnce(t *testing.T) {
 	}
 	if calls != 1 {
 		t.Errorf("release was called %d times", calls)
-	}
-}
-
-func BenchmarkMemory(b *testing.B) {
-	for _, keys := range []int{1, 1_000, 100_000} {
-		names := make([]string, keys)
-		for i := range names {
-			names[i] = fmt.Sprint("customer-", i)
-		}
-		for _, bench := range []struct {
-			name string
-			caps Caps
-		}{{"max", Caps{MaxConns: 1 << 30}}, {"max and rate", Caps{MaxConns: 1 << 30, ConnRate: 1e9}}} {
-			b.Run(fmt.Sprintf("keys=%d/%s", keys, bench.name), func(b *testing.B) {
-				m := NewMemory()
-				var start atomic.Uint64
-				b.ReportAllocs()
-				b.RunParallel(func(pb *testing.PB) {
-					ctx := context.Background()
-					for i := start.Add(7919); pb.Next(); i++ {
-						lease, err := m.Acquire(ctx, names[i%uint64(keys)], bench.caps)
-						if err != nil {
-							b.Error(err)
-							return
-						}
-						lease.Release()
-					}
-				})
-			})
-		}
 	}
 }

@@ -1,6 +1,9 @@
 package limit
 
-import "sync/atomic"
+import (
+	"math"
+	"sync/atomic"
+)
 
 // Slots is a fixed number of slots that all connections of a relay share. It is
 // lock-free and exact: never more than Max are held at once (unless Max was
@@ -10,6 +13,8 @@ import "sync/atomic"
 type Slots struct {
 	inUse atomic.Int64
 	max   atomic.Int64
+	// raised, if there is one, is told that the maximum may be higher than before.
+	raised atomic.Pointer[func()]
 }
 
 // NewSlots returns Slots for max connections; 0 or less is no limit.
@@ -44,4 +49,18 @@ func (s *Slots) Max() int { return int(s.max.Load()) }
 
 // SetMax changes the number of slots; 0 or less is no limit. Slots held beyond a
 // lowered maximum stay held, and none is given out until enough came back.
-func (s *Slots) SetMax(n int) { s.max.Store(int64(max(n, 0))) }
+func (s *Slots) SetMax(n int) {
+	s.max.Store(int64(max(n, 0)))
+	if raised := s.raised.Load(); raised != nil {
+		(*raised)()
+	}
+}
+
+// free returns how many slots could be taken now; below 0 if more are held than there are.
+func (s *Slots) free() int {
+	limit := s.max.Load()
+	if limit == 0 {
+		return math.MaxInt
+	}
+	return int(limit - s.inUse.Load())
+}

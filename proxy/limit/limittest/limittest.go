@@ -50,6 +50,7 @@ func Run(t *testing.T, newLimiter func(t *testing.T) limit.Limiter) {
 		{"ManyKeys", testManyKeys},
 		{"Range", testRange},
 		{"ContextEnded", testContextEnded},
+		{"AcquireNow", testAcquireNow},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { tt.test(t, fixture{Limiter: newLimiter(t)}) })
@@ -287,4 +288,43 @@ func testContextEnded(t *testing.T, l fixture) {
 	l.wantInUse(t, "key", 0)
 	// Neither slot nor token went.
 	l.mustAcquire(t, "key", caps).Release()
+}
+
+// testAcquireNow is about Limiters that admit without blocking; others have nothing to show.
+func testAcquireNow(t *testing.T, l fixture) {
+	now, ok := l.Limiter.(limit.Immediate)
+	if !ok {
+		t.Skip("the Limiter is no limit.Immediate")
+	}
+	caps := limit.Caps{MaxConns: 2}
+	var leases [2]limit.Lease
+	for i := range leases {
+		if err := now.AcquireNow(&leases[i], "key", caps); errors.Is(err, limit.ErrWouldBlock) {
+			l.wantInUse(t, "key", i) // nothing was consumed
+			l.mustAcquire(t, "key", caps).MoveTo(&leases[i])
+		} else if err != nil {
+			t.Fatalf("AcquireNow: %v", err)
+		}
+	}
+	l.wantInUse(t, "key", 2)
+	var refused limit.Lease
+	err := now.AcquireNow(&refused, "key", caps)
+	var over *limit.ExceededError
+	if !errors.As(err, &over) || over.Cap != limit.CapMaxConns {
+		t.Errorf("AcquireNow beyond the cap returned error %v, want an *ExceededError", err)
+	}
+	refused.Release() // holds nothing
+	l.wantInUse(t, "key", 2)
+	for range 1000 { // a released lease serves again
+		leases[0].Release()
+		leases[0].Release()
+		if err := now.AcquireNow(&leases[0], "key", caps); err != nil {
+			t.Fatalf("AcquireNow of a slot given back just before: %v", err)
+		}
+	}
+	l.wantInUse(t, "key", 2)
+	for i := range leases {
+		leases[i].Release()
+	}
+	l.wantInUse(t, "key", 0)
 }
