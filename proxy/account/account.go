@@ -6,6 +6,17 @@ import (
 	"time"
 )
 
+// What [Account.QuotaPeriod] may be.
+const (
+	// Lifetime is one period without an end.
+	Lifetime = "lifetime"
+	// Monthly is a calendar month, in UTC.
+	Monthly = "monthly"
+)
+
+// MaxWeight is the largest [Account.Weight].
+const MaxWeight = 1000
+
 // Account is one customer. It is immutable: the Store shares it between all
 // connections, and nobody may change it or its slices.
 type Account struct {
@@ -21,6 +32,17 @@ type Account struct {
 	// Bandwidth is the cap on bytes per second, each way and over all of the
 	// customer's connections together, 0 for the relay's default.
 	Bandwidth int64
+	// Quota is how many bytes the customer may move in a period, both ways
+	// together, 0 for the relay's default.
+	Quota int64
+	// QuotaPeriod is [Lifetime] or [Monthly], or empty for the relay's default.
+	QuotaPeriod string
+	// MaxIPs is the cap on distinct addresses that the customer connects from
+	// within a window, 0 for the relay's default.
+	MaxIPs int
+	// Weight is the account's share of a full relay beside the others' weights,
+	// up to [MaxWeight]; 0 is 1.
+	Weight int
 	// Expires is the moment from which the account is no longer served; the
 	// zero time is never.
 	Expires time.Time
@@ -30,11 +52,15 @@ type Account struct {
 	// Disabled reports whether the operator has switched the account off.
 	Disabled bool
 
-	password *secret
+	password *secret // nil for one that a hook or an API told without
 }
 
 // String returns the name.
 func (a *Account) String() string { return a.Name }
+
+// HasPassword reports whether the account has a password of its own to be
+// checked against, as all of a Store's have. A [Hook]'s have none.
+func (a *Account) HasPassword() bool { return a.password != nil }
 
 // Expired reports whether the account is no longer served at now.
 func (a *Account) Expired(now time.Time) bool {
@@ -53,8 +79,16 @@ func (a *Account) AllowsFrom(addr netip.Addr) bool {
 }
 
 // equal reports whether a and b are the same in every respect.
-func (a *Account) equal(b *Account) bool {
+func (a *Account) equal(b *Account) bool { return a.sameTerms(b) && a.password.equal(b.password) }
+
+// sameTerms reports whether a and b differ in their passwords at the most.
+func (a *Account) sameTerms(b *Account) bool {
 	return a.Name == b.Name && a.MaxConns == b.MaxConns && a.ConnRate == b.ConnRate &&
-		a.ConnBurst == b.ConnBurst && a.Bandwidth == b.Bandwidth && a.Expires.Equal(b.Expires) && a.Disabled == b.Disabled &&
-		slices.Equal(a.AllowFrom, b.AllowFrom) && a.password.equal(b.password)
+		a.ConnBurst == b.ConnBurst && a.Bandwidth == b.Bandwidth && a.Quota == b.Quota && a.QuotaPeriod == b.QuotaPeriod &&
+		a.Weight == b.Weight && a.Expires.Equal(b.Expires) && a.Disabled == b.Disabled && !a.narrowed(b)
+}
+
+// narrowed reports whether other addresses may connect under b than under a.
+func (a *Account) narrowed(b *Account) bool {
+	return a.MaxIPs != b.MaxIPs || !slices.Equal(a.AllowFrom, b.AllowFrom)
 }

@@ -130,3 +130,10 @@ func TestNewSecret(t *testing.T) {
 		})
 	}
 }
+
+// A Store compares passwords: an account without one is never taken up.
+func TestSnapshotWantsPasswords(t *testing.T) {
+	s := newStore(t, StoreConfig{})
+	_, err := s.newSnapshot([]*Account{plain("alice", "x"), {Name: "bob"}}, nil)
+	wantError(t, err, `"bob" has no password`)
+}

@@ -15,12 +15,18 @@ const example = `accounts:
     conn_rate: 200.5
     conn_burst: 400
     bandwidth: 10MB
+    quota: 50GB
+    quota_period: monthly
+    max_ips: 3
+    weight: 5
     expires: 2026-12-31T00:00:00Z
     allow_from: [203.0.113.77/24, "2001:db8::1", ::ffff:198.51.100.0/120]
     disabled: false
   - name: bob
     password: 'pass: "word", #1'
     bandwidth: 0
+    quota: 0
+    quota_period: lifetime
     disabled: true
 `
 
@@ -32,12 +38,13 @@ func TestParseFile(t *testing.T) {
 	alice := hashed("alice")
 	alice.MaxConns, alice.ConnRate, alice.ConnBurst = 2000, 200.5, 400
 	alice.Bandwidth = 10_000_000
+	alice.Quota, alice.QuotaPeriod, alice.MaxIPs, alice.Weight = 50_000_000_000, Monthly, 3, 5
 	alice.Expires = time.Date(2026, 12, 31, 0, 0, 0, 0, time.UTC)
 	for _, s := range []string{"203.0.113.0/24", "2001:db8::1/128", "198.51.100.0/24"} {
 		alice.AllowFrom = append(alice.AllowFrom, netip.MustParsePrefix(s))
 	}
 	bob := plain("bob", `pass: "word", #1`)
-	bob.Disabled = true
+	bob.Disabled, bob.QuotaPeriod = true, Lifetime
 	for i, want := range []*Account{alice, bob} {
 		if i >= len(accounts) || !accounts[i].equal(want) {
 			t.Fatalf("got %+v, want %+v as number %d", accounts, want, i)
@@ -65,7 +72,7 @@ func TestParseFileForms(t *testing.T) {
 		"quoted keys":      strings.ReplaceAll(example, "name:", `"name":`),
 		"block list":       strings.Replace(example, `[203.0.113.77/24, "2001:db8::1", ::ffff:198.51.100.0/120]`, "\n    - 203.0.113.0/24\n    - 2001:db8::1\n    - ::ffff:198.51.100.0/120", 1),
 		"flow": `accounts: [{name: alice, password: ` + cheapHash + `, max_conns: 2000, conn_rate: 200.5, conn_burst: 400, bandwidth: 10000000,
-  expires: 2026-12-31T00:00:00Z, allow_from: [203.0.113.0/24, "2001:db8::1", 198.51.100.0/24]}, {name: bob, password: "pass: \"word\", #1", disabled: true}]`,
+  quota: 50000000000, quota_period: "monthly", max_ips: 3, weight: 5, expires: 2026-12-31T00:00:00Z, allow_from: [203.0.113.0/24, "2001:db8::1", 198.51.100.0/24]}, {name: bob, password: "pass: \"word\", #1", quota_period: lifetime, disabled: true}]`,
 	}
 	for name, text := range forms {
 		t.Run(name, func(t *testing.T) {
@@ -158,7 +165,22 @@ func TestParseFileErrors(t *testing.T) {
 		{"bandwidth huge", with("bandwidth: 2TB"), []string{"bandwidth: is above 1TB a second"}},
 		{"bandwidth null", with("bandwidth:"), []string{"bandwidth: has no value"}},
 		{"bandwidth list", with("bandwidth: [10MB]"), []string{"bandwidth: must be a size such as 10MB"}},
-		{"quota", with("quota: 50GB"), []string{"quota: not in this version"}},
+		{"quota bits", with("quota: 50Gb"), []string{"a.yaml:4:12: quota: is not a size; write 10MB"}},
+		{"quota negative", with("quota: -50GB"), []string{"quota: is not a size"}},
+		{"quota without a unit", with("quota: 50"), []string{"a.yaml:4:12: quota: is below 1KB, which one request uses up; is the unit missing?"}},
+		{"quota huge", with("quota: 1000001TB"), []string{"quota: is above 1000000TB"}},
+		{"quota exponent", with("quota: 1e10"), []string{"quota: is not a size"}},
+		{"quota null", with("quota:"), []string{"quota: has no value"}},
+		{"quota_period other", with("quota_period: weekly"), []string{"a.yaml:4:19: quota_period: must be lifetime or monthly"}},
+		{"quota_period capitals", with("quota_period: Monthly"), []string{"quota_period: must be lifetime or monthly"}},
+		{"quota_period number", with("quota_period: 30"), []string{"quota_period: must be lifetime or monthly"}},
+		{"quota_period null", with("quota_period:"), []string{"quota_period: has no value"}},
+		{"max_ips string", with("max_ips: '3'"), []string{"a.yaml:4:14: max_ips: must be a whole number"}},
+		{"max_ips negative", with("max_ips: -1"), []string{"max_ips: must be a whole number"}},
+		{"weight large", with("weight: 1001"), []string{"a.yaml:4:13: weight: must be a whole number from 0 to 1000"}},
+		{"weight negative", with("weight: -1"), []string{"weight: must be a whole number from 0 to 1000"}},
+		{"weight fraction", with("weight: 0.5"), []string{"weight: must be a whole number from 0 to 1000"}},
+		{"weight null", with("weight:"), []string{"weight: has no value"}},
 		{"pool", with("pool: oxy"), []string{"pool: not in this version"}},
 		{"expires", with("expires: soon"), []string{"a.yaml:4:14: expires: must be a time such as"}},
 		{"expires date", with("expires: 2026-12-31"), []string{"expires: must be a time such as"}},
@@ -179,7 +201,7 @@ func TestParseFileErrors(t *testing.T) {
 		{"deep", "accounts: " + strings.Repeat("[", 100_000), []string{"nested too deeply"}},
 		{"deep dashes", "accounts:\n  " + strings.Repeat("- ", 100_000), []string{"nested too deeply"}},
 		{"deep keys", "accounts:\n  " + strings.Repeat("? ", 100_000), []string{"nested too deeply"}},
-		{"all at once", "accounts:\n- name: a\n  password: ''\n  pool: x\n- name: b b\n  quota: 1\n", []string{
+		{"all at once", "accounts:\n- name: a\n  password: ''\n  pool: x\n- name: b b\n  quota: 1Gb\n", []string{
 			"a.yaml:3:13: password:", "a.yaml:4:9: pool:", "a.yaml:5:3: password is missing", "a.yaml:5:9: name:", "a.yaml:6:10: quota:"}},
 	}
 	for _, tt := range tests {

@@ -27,7 +27,13 @@ type secret struct {
 	bcrypt bool
 }
 
-func (s *secret) equal(t *secret) bool { return *s.text == *t.text && s.bcrypt == t.bcrypt }
+// equal also tells none, which is nil, from another.
+func (s *secret) equal(t *secret) bool {
+	if s == nil || t == nil {
+		return s == t
+	}
+	return *s.text == *t.text && s.bcrypt == t.bcrypt
+}
 
 // String returns a fixed text, so that a password does not end in a log.
 func (secret) String() string { return "[redacted]" }
@@ -42,11 +48,11 @@ func (secret) GoString() string { return "[redacted]" }
 func Hash(password string) (string, error) {
 	switch {
 	case password == "":
-		return "", errors.New("account: hash: the password is empty")
+		return "", errors.New("account: password: is empty")
 	case hasControl(password):
-		return "", errors.New("account: hash: the password has a control byte")
+		return "", errors.New("account: password: has a control byte")
 	case len(password) > maxBcrypt:
-		return "", fmt.Errorf("account: hash: the password has %d bytes, more than bcrypt's %d", len(password), maxBcrypt)
+		return "", fmt.Errorf("account: password: has %d bytes, more than bcrypt's %d", len(password), maxBcrypt)
 	}
 	hash, err := bcrypt.GenerateFromPassword([]byte(password), hashCost)
 	if err != nil {

@@ -13,6 +13,10 @@ const (
 	minBandwidth = 1000
 	// maxBandwidth is beyond any machine, and leaves room to calculate with.
 	maxBandwidth = 1_000_000_000_000
+	// minQuota: less than a page is a missing unit too.
+	minQuota = 1000
+	// maxQuota is beyond what a vendor sells, and leaves room to calculate with.
+	maxQuota = 1_000_000_000_000_000_000
 )
 
 // units are the spellings of sizes. Small letters for M and b, which elsewhere mean bits, are none.
@@ -29,6 +33,8 @@ var (
 	errSize           = errors.New("is not a size; write 10MB (powers of 1000), 10MiB or a number of bytes")
 	errBandwidthSmall = errors.New("is below 1KB a second, at which nothing useful passes; is the unit missing?")
 	errBandwidthLarge = errors.New("is above 1TB a second")
+	errQuotaSmall     = errors.New("is below 1KB, which one request uses up; is the unit missing?")
+	errQuotaLarge     = errors.New("is above 1000000TB")
 )
 
 // ParseBandwidth reads bytes per second: a size such as 10MB, 1.5MB (powers of 1000), 10MiB or 1000000. 0 is allowed and
@@ -44,6 +50,23 @@ func ParseBandwidth(s string) (int64, error) {
 		return 0, errBandwidthSmall
 	case n > maxBandwidth:
 		return 0, errBandwidthLarge
+	}
+	return n, nil
+}
+
+// ParseQuota reads a number of bytes: a size such as 50GB, 1.5TB (powers of 1000), 50GiB or 50000000000. 0 is allowed and
+// means "none here"; anything else must be between 1KB and 1000000TB. The error goes on after the value and does not quote it.
+func ParseQuota(s string) (int64, error) {
+	n, err := parseSize(s)
+	switch {
+	case err != nil:
+		return 0, err
+	case n == 0:
+		return 0, nil
+	case n < minQuota:
+		return 0, errQuotaSmall
+	case n > maxQuota:
+		return 0, errQuotaLarge
 	}
 	return n, nil
 }

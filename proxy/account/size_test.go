@@ -66,6 +66,33 @@ func TestParseBandwidth(t *testing.T) {
 	}
 }
 
+func TestParseQuota(t *testing.T) {
+	for _, c := range []struct {
+		in   string
+		want int64
+		err  error
+	}{
+		{"0", 0, nil},
+		{"1000", 1000, nil},
+		{"50GB", 50_000_000_000, nil},
+		{"1.5TB", 1_500_000_000_000, nil},
+		{"50GiB", 50 << 30, nil},
+		{"1000000TB", 1_000_000_000_000_000_000, nil},
+		{"50", 0, errQuotaSmall},
+		{"999B", 0, errQuotaSmall},
+		{"1000001TB", 0, errQuotaLarge},
+		{"9223372036854775807", 0, errQuotaLarge},
+		{"", 0, errSize},
+		{"50Gb", 0, errSize},
+		{"-1GB", 0, errSize},
+	} {
+		got, err := ParseQuota(c.in)
+		if got != c.want || !errors.Is(err, c.err) {
+			t.Errorf("%q: %d, %v; want %d, %v", c.in, got, err, c.want, c.err)
+		}
+	}
+}
+
 // TestFormatSize: what is written is read as the same number.
 func TestFormatSize(t *testing.T) {
 	for n, want := range map[int64]string{

@@ -30,6 +30,7 @@ func (v *verifier) knows(d *digest) bool {
 type record struct {
 	*Account
 	verifier *verifier
+	origin   Origin
 }
 
 // snapshot is the state of a Store at one time. It is immutable but for its
@@ -53,6 +54,9 @@ func (s *Store) newSnapshot(accounts []*Account, old *snapshot) (*snapshot, erro
 	}
 	records := make([]record, len(accounts))
 	for i, a := range accounts {
+		if !a.HasPassword() {
+			return nil, fmt.Errorf("account: %q has no password", a.Name)
+		}
 		if snap.byName[a.Name] != nil {
 			return nil, fmt.Errorf("account: %q is both in the accounts file and in the list", a.Name)
 		}
@@ -65,10 +69,13 @@ func (s *Store) newSnapshot(accounts []*Account, old *snapshot) (*snapshot, erro
 			snap.expiring = append(snap.expiring, r)
 		}
 	}
-	slices.SortFunc(snap.expiring, func(a, b *record) int {
-		return cmp.Or(a.Expires.Compare(b.Expires), cmp.Compare(a.Name, b.Name))
-	})
+	slices.SortFunc(snap.expiring, byExpiry)
 	return snap, nil
+}
+
+// byExpiry is the order of snapshot.expiring.
+func byExpiry(a, b *record) int {
+	return cmp.Or(a.Expires.Compare(b.Expires), cmp.Compare(a.Name, b.Name))
 }
 
 func (s *Store) verifierOf(a *Account, old *snapshot) *verifier {
@@ -120,29 +127,48 @@ type Change struct {
 	// accounts that were removed, and of changed ones that are disabled or
 	// expired or have another password.
 	Ended []string
+	// Narrowed are the names, sorted, of accounts that go on but whose networks
+	// or number of addresses changed: those of their connections must end that
+	// would not be let in now. It has none of Ended.
+	Narrowed []string
 }
 
 // changeTo compares snap with next, as of now.
 func (snap *snapshot) changeTo(next *snapshot, now time.Time) Change {
 	var c Change
 	for _, r := range next.list {
-		was := snap.byName[r.Name]
-		switch {
-		case was == nil:
-			c.Added++
-		case !r.equal(was.Account):
-			c.Modified++
-			if r.Disabled || r.Expired(now) || r.verifier != was.verifier {
-				c.Ended = append(c.Ended, r.Name)
-			}
-		}
+		c.note(snap.byName[r.Name], r, now)
 	}
 	for _, r := range snap.list {
 		if next.byName[r.Name] == nil {
-			c.Removed++
-			c.Ended = append(c.Ended, r.Name)
+			c.note(r, nil, now)
 		}
 	}
-	slices.Sort(c.Ended)
+	c.sort()
 	return c
+}
+
+// note adds what became of one account; nil is none.
+func (c *Change) note(was, is *record, now time.Time) {
+	switch {
+	case was == nil && is == nil:
+	case was == nil:
+		c.Added++
+	case is == nil:
+		c.Removed++
+		c.Ended = append(c.Ended, was.Name)
+	case !is.equal(was.Account):
+		c.Modified++
+		switch {
+		case is.Disabled || is.Expired(now) || is.verifier != was.verifier:
+			c.Ended = append(c.Ended, is.Name)
+		case was.narrowed(is.Account):
+			c.Narrowed = append(c.Narrowed, is.Name)
+		}
+	}
+}
+
+func (c *Change) sort() {
+	slices.Sort(c.Ended)
+	slices.Sort(c.Narrowed)
 }

@@ -26,6 +26,10 @@ type StoreConfig struct {
 	// List are further accounts, which no reload changes. A name that is in
 	// both sources is an error.
 	List []*Account
+	// Source has yet more accounts and tells of their changes; nil is none. An account
+	// of it whose name the file or the list has, too, is not served, and neither is one
+	// that is not valid: [Store.Watch] tells it, and the others live on.
+	Source Source
 	// Now is the clock by which accounts expire; nil is time.Now.
 	Now func() time.Time
 	// BcryptWorkers is how many bcrypt hashes are verified at once; 0 is half of
@@ -39,18 +43,22 @@ type Store struct {
 	file    string
 	fixed   []*Account
 	now     func() time.Time
-	key     [32]byte     // of all digests; never leaves the process
 	seed    maphash.Seed // of the choice of decoys
-	hashers sync.Pool    // of *hasher
-	flights *flights
+	flights *flights[bool]
+	digester
 	// compare is bcrypt.CompareHashAndPassword, but for tests that count.
 	compare func(hash, password []byte) error
 
 	current atomic.Pointer[snapshot]
-	status  atomic.Pointer[status]
+	// unread reports that the source has not answered since the Store was made: a name
+	// that is nowhere else may be one of its accounts.
+	unread atomic.Bool
+	status atomic.Pointer[status]
 
-	reloadMu sync.Mutex // one reload at a time; guards seen
+	reloadMu sync.Mutex // one reload at a time; guards what follows
 	seen     fileMark   // of the file as the last load found it
+	fileErr  error      // of the last load
+	feed     *feed      // of the source; nil without one
 
 	expiryMu sync.Mutex // guards what follows and the swap of current
 	// expiredTo is up to when Expired has told.
@@ -77,7 +85,7 @@ func NewStore(config StoreConfig) (*Store, error) {
 		fixed:   config.List,
 		now:     config.Now,
 		seed:    maphash.MakeSeed(),
-		flights: newFlights(workers),
+		flights: newFlights[bool](workers),
 		compare: bcrypt.CompareHashAndPassword,
 		told:    make(map[string]struct{}),
 	}
@@ -90,6 +98,10 @@ func NewStore(config StoreConfig) (*Store, error) {
 		if a == nil || a.password == nil {
 			return nil, errors.New("account: the list has an account that was not parsed")
 		}
+	}
+	if config.Source != nil {
+		s.feed = newFeed(config.Source)
+		s.unread.Store(!s.first())
 	}
 	if _, err := s.Reload(); err != nil {
 		return nil, err
@@ -107,6 +119,10 @@ func (s *Store) Lookup(name string) (*Account, bool) {
 	return r.Account, true
 }
 
+// Starting reports that no account is known yet, and that the source, which may have some,
+// has not answered since the Store was made.
+func (s *Store) Starting() bool { return s.unread.Load() && s.Len() == 0 }
+
 // Len returns the number of accounts.
 func (s *Store) Len() int { return len(s.current.Load().list) }
 
@@ -120,8 +136,8 @@ func (s *Store) Range(f func(*Account) bool) {
 	}
 }
 
-// Status returns when accounts were last loaded, and why the last attempt
-// failed, nil if it did not.
+// Status returns when accounts were last taken up, and what is refused now: the file as
+// a whole, or records of the source, or that the source cannot be reached; nil is nothing.
 func (s *Store) Status() (loaded time.Time, lastError error) {
 	st := s.status.Load()
 	return st.loaded, st.err
@@ -135,17 +151,28 @@ func (s *Store) Reload() (Change, error) {
 	defer s.reloadMu.Unlock()
 	old := s.current.Load()
 	next, err := s.loadLocked(old)
+	s.fileErr = err
 	if err != nil {
-		failed := status{err: err}
-		if was := s.status.Load(); was != nil {
-			failed.loaded = was.loaded
-		}
-		s.status.Store(&failed)
+		s.tellLocked(false)
 		return Change{}, err
 	}
-	change := s.swap(old, next)
-	s.status.Store(&status{loaded: s.now()})
+	change := s.swap(old, next, func(now time.Time) Change { return old.changeTo(next, now) })
+	s.tellLocked(true)
 	return change, nil
+}
+
+// tellLocked makes what Status tells; loaded reports that accounts were taken up now.
+func (s *Store) tellLocked(loaded bool) {
+	next := status{err: s.fileErr}
+	if next.err == nil && s.feed != nil {
+		next.err = s.feed.trouble()
+	}
+	if was := s.status.Load(); loaded {
+		next.loaded = s.now()
+	} else if was != nil {
+		next.loaded = was.loaded
+	}
+	s.status.Store(&next)
 }
 
 // loadLocked reads the file and makes the snapshot after old.
@@ -161,12 +188,26 @@ func (s *Store) loadLocked(old *snapshot) (*snapshot, error) {
 			return nil, err
 		}
 	}
-	return s.newSnapshot(append(accounts, s.fixed...), old)
+	next, err := s.newSnapshot(append(accounts, s.fixed...), old)
+	if err != nil {
+		return nil, err
+	}
+	for i, r := range next.list {
+		r.origin.Source = FromFile
+		if i >= len(accounts) {
+			r.origin.Source = FromEnvironment
+		}
+	}
+	if s.feed != nil {
+		next = s.feed.addTo(next, func(a *Account) *verifier { return s.verifierOf(a, old) })
+	}
+	return next, nil
 }
 
-// swap makes next the current snapshot. It is one step for Expired, so that a
-// name which expires meanwhile is told by one of the two.
-func (s *Store) swap(old, next *snapshot) Change {
+// swap makes next the current snapshot, and returns what compare says, which is not
+// asked without an old one. It is one step for Expired, so that a name which expires
+// meanwhile is told by one of the two.
+func (s *Store) swap(old, next *snapshot, compare func(now time.Time) Change) Change {
 	s.expiryMu.Lock()
 	defer s.expiryMu.Unlock()
 	now := s.now()
@@ -175,7 +216,7 @@ func (s *Store) swap(old, next *snapshot) Change {
 		s.expiredTo = now
 		return Change{Added: len(next.list)}
 	}
-	change := old.changeTo(next, now)
+	change := compare(now)
 	for name := range s.told {
 		if r := next.byName[name]; r == nil || !r.Expired(now) {
 			delete(s.told, name)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/agnivade/levenshtein"
@@ -134,7 +135,7 @@ func (w *walker) file(f *ast.File) {
 	}
 	fields, ok := w.mapping(root, []string{"accounts"})
 	if !ok {
-		w.report(w.at(root.GetToken()), typeProblem(root, "must begin with the key accounts"))
+		w.report(w.at(root.GetToken()), valueOf(root).problem("must begin with the key accounts"))
 		return
 	}
 	list, ok := fields["accounts"]
@@ -144,7 +145,7 @@ func (w *walker) file(f *ast.File) {
 	}
 	sequence, ok := list.(*ast.SequenceNode)
 	if !ok {
-		w.report(w.at(list.GetToken()), "accounts: "+typeProblem(list, "must be a list"))
+		w.report(w.at(list.GetToken()), "accounts: "+valueOf(list).problem("must be a list"))
 		return
 	}
 	for _, item := range sequence.Values {
@@ -193,14 +194,6 @@ func unknownKey(key string, known []string) string {
 	return "unknown key; known are " + strings.Join(known, ", ")
 }
 
-// accountKeys returns the keys of an account.
-func accountKeys() []string {
-	return []string{
-		"name", "password", "max_conns", "conn_rate", "conn_burst", "bandwidth",
-		"quota", "expires", "allow_from", "pool", "disabled",
-	}
-}
-
 func (w *walker) account(n ast.Node) {
 	if n == nil {
 		w.report(w.at(nil), "an account must have name and password")
@@ -211,7 +204,7 @@ func (w *walker) account(n ast.Node) {
 	at := w.start(n)
 	fields, ok := w.mapping(n, keys)
 	if !ok {
-		w.report(at, "account: "+typeProblem(n, "must be a mapping with name and password"))
+		w.report(at, "account: "+valueOf(n).problem("must be a mapping with name and password"))
 		return
 	}
 	a := &Account{}
@@ -231,35 +224,11 @@ func (w *walker) account(n ast.Node) {
 
 // field sets one field of a, or reports the problem with its value.
 func (w *walker) field(a *Account, key string, n ast.Node) {
-	var text string
-	switch key {
-	case "name":
-		if a.Name, text = stringOf(n); text == "" {
-			text = nameProblem(a.Name)
-		}
-	case "password":
-		var password string
-		if password, text = stringOf(n); text == "" {
-			a.password, text = newSecret(password)
-		}
-	case "max_conns":
-		a.MaxConns, text = wholeOf(n)
-	case "conn_rate":
-		a.ConnRate, text = rateOf(n)
-	case "conn_burst":
-		a.ConnBurst, text = wholeOf(n)
-	case "bandwidth":
-		a.Bandwidth, text = bandwidthOf(n)
-	case "expires":
-		a.Expires, text = timeOf(n)
-	case "allow_from":
+	if key == keyAllowFrom {
 		a.AllowFrom = w.networks(n)
-	case "disabled":
-		a.Disabled, text = boolOf(n)
-	default:
-		text = "not in this version"
+		return
 	}
-	if text != "" {
+	if text := a.set(key, valueOf(n)); text != "" {
 		w.report(w.at(n.GetToken()), key+": "+text)
 	}
 }
@@ -269,24 +238,43 @@ func (w *walker) networks(n ast.Node) []netip.Prefix {
 	list, ok := n.(*ast.SequenceNode)
 	switch {
 	case !ok:
-		w.report(w.at(n.GetToken()), "allow_from: "+typeProblem(n, "must be a list of networks"))
+		w.report(w.at(n.GetToken()), keyAllowFrom+": "+valueOf(n).problem(wantNetworks))
 		return nil
 	case len(list.Values) == 0:
-		w.report(w.at(n.GetToken()), "allow_from: must name a network; leave it out to allow any")
+		w.report(w.at(n.GetToken()), keyAllowFrom+": "+noNetworks)
 		return nil
 	}
 	prefixes := make([]netip.Prefix, 0, len(list.Values))
 	for _, element := range list.Values {
-		s, text := stringOf(element)
-		if text == "" {
-			prefix, ok := parseNetwork(s)
-			if ok {
-				prefixes = append(prefixes, prefix)
-				continue
-			}
-			text = "must be a network such as 203.0.113.0/24, or an address"
+		prefix, text := valueOf(element).network()
+		if text != "" {
+			w.report(w.at(element.GetToken()), keyAllowFrom+": "+text)
+			continue
 		}
-		w.report(w.at(element.GetToken()), "allow_from: "+text)
+		prefixes = append(prefixes, prefix)
 	}
 	return prefixes
+}
+
+// valueOf returns what a node says, without where it stands.
+func valueOf(n ast.Node) value {
+	switch n := n.(type) {
+	case *ast.NullNode:
+		return value{kind: kindNull}
+	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode:
+		return value{kind: kindAlias}
+	case *ast.StringNode:
+		return value{kindString, n.Value}
+	case *ast.IntegerNode:
+		return value{kindInteger, n.Token.Value}
+	case *ast.FloatNode:
+		return value{kindFloat, n.Token.Value}
+	case *ast.InfinityNode, *ast.NanNode:
+		return value{kind: kindSpecial}
+	case *ast.BoolNode:
+		return value{kindBool, strconv.FormatBool(n.Value)}
+	case *ast.SequenceNode:
+		return value{kind: kindList}
+	}
+	return value{}
 }
