@@ -42,6 +42,17 @@ type Config struct {
 	Reload func() error
 	// Drain starts a drain and returns at once. Nil means that there is no such endpoint.
 	Drain func()
+	// Accounts are the customers. Nil means that there are no such endpoints.
+	Accounts AccountAPI
+	// AccountStatus tells what an account of that name is doing on this relay. It is called
+	// for each account that is shown and must return at once. Nil leaves it out.
+	AccountStatus func(name string) AccountStatus
+	// CloseConnections ends an account's connections, here and by a message on every other
+	// relay, and returns how many it was here. Nil means that there is no such endpoint.
+	CloseConnections func(ctx context.Context, name string) (int, error)
+	// Usage returns what an account, or every one if it is empty, has moved since a time.
+	// Nil means that there is no such endpoint.
+	Usage func(ctx context.Context, account string, since time.Time) ([]UsageRow, error)
 }
 
 // Server is a bound admin server. Its methods are safe for concurrent use.

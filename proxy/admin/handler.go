@@ -1,10 +1,12 @@
 package admin
 
 import (
+	"cmp"
 	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/pprof"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,55 +25,107 @@ const (
 	maxProfiles = 4
 	// maxProfileSeconds is the longest profile or trace.
 	maxProfileSeconds = 300
+	// maxBody bounds what any request brings.
+	maxBody = 64 << 10
 )
 
-const pprofPrefix = "/debug/pprof/"
+const (
+	pprofPrefix  = "/debug/pprof/"
+	accountsPath = "/api/v1/accounts"
+	nameSegment  = "{name}"
+)
 
 // route is what stands behind one path.
 type route struct {
-	methods []string
+	// serve are the methods, in the order in which they are named to who tries another.
+	serve   []endpoint
 	guarded bool
-	serve   http.HandlerFunc
+	// denial is what the answer to any other method says; empty is the usual text.
+	denial string
 }
 
-// handler routes by exact path: a mux would answer unclean paths with
-// redirects, and a probe that is redirected is a probe that lies.
+// endpoint is one method of a path.
+type endpoint struct {
+	method string
+	serve  http.HandlerFunc
+}
+
+// reads is a route that only shows something.
+func reads(serve http.HandlerFunc) []endpoint {
+	return []endpoint{{http.MethodGet, serve}, {http.MethodHead, serve}}
+}
+
+// find returns what serves a method, nil if nothing does.
+func (r route) find(method string) http.HandlerFunc {
+	for _, e := range r.serve {
+		if e.method == method {
+			return e.serve
+		}
+	}
+	return nil
+}
+
+// methods lists the methods for the field Allow.
+func (r route) methods() string {
+	names := make([]string, 0, len(r.serve))
+	for _, e := range r.serve {
+		names = append(names, e.method)
+	}
+	return strings.Join(names, ", ")
+}
+
+// handler routes by exact path, but for an account's name in it: a mux would answer unclean
+// paths with redirects, and a probe that is redirected is a probe that lies.
 type handler struct {
 	config   Config
 	guard    guard
 	routes   map[string]route
 	profiles chan struct{} // slots
 	scrapes  chan struct{} // slots
+	queries  chan struct{} // slots
+	changes  chan struct{} // slots
 	reload   sync.Mutex
 }
 
 // newHandler builds the routes that config asks for.
 func newHandler(config Config, g guard) *handler {
-	h := &handler{config: config, guard: g, profiles: make(chan struct{}, maxProfiles), scrapes: make(chan struct{}, maxScrapes)}
-	read := []string{http.MethodGet, http.MethodHead}
-	probe := append([]string{http.MethodOptions}, read...) // what HAProxy's httpchk sends unless told
+	h := &handler{
+		config: config, guard: g,
+		profiles: make(chan struct{}, maxProfiles), scrapes: make(chan struct{}, maxScrapes),
+		queries: make(chan struct{}, maxQueries), changes: make(chan struct{}, maxChanges),
+	}
+	probe := func(serve http.HandlerFunc) route { // OPTIONS is what HAProxy's httpchk sends unless told
+		return route{serve: append([]endpoint{{http.MethodOptions, serve}}, reads(serve)...)}
+	}
 	h.routes = map[string]route{
-		"/":        {methods: read, serve: h.index},
-		"/healthz": {methods: probe, serve: serveHealth},
-		"/readyz":  {methods: probe, serve: h.serveReady},
-		"/metrics": {methods: read, serve: h.metrics()},
+		"/":        {serve: reads(h.index)},
+		"/healthz": probe(serveHealth),
+		"/readyz":  probe(h.serveReady),
+		"/metrics": {serve: reads(h.metrics())},
 	}
 	if config.Reload != nil {
-		h.routes["/api/v1/reload"] = route{methods: []string{http.MethodPost}, guarded: true, serve: h.serveReload}
+		h.routes["/api/v1/reload"] = route{guarded: true, serve: []endpoint{{http.MethodPost, h.serveReload}}}
 	}
 	if config.Drain != nil {
-		h.routes["/api/v1/drain"] = route{methods: []string{http.MethodPost}, guarded: true, serve: h.serveDrain}
+		h.routes["/api/v1/drain"] = route{guarded: true, serve: []endpoint{{http.MethodPost, h.serveDrain}}}
 	}
+	h.routeAccounts()
+	h.routeProfiles()
+	return h
+}
+
+// routeProfiles adds package pprof.
+func (h *handler) routeProfiles() {
 	for path, serve := range map[string]http.HandlerFunc{
 		"": pprof.Index, "cmdline": pprof.Cmdline, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace,
 		"allocs": pprof.Index, "block": pprof.Index, "goroutine": pprof.Index, "heap": pprof.Index, "mutex": pprof.Index,
 		"threadcreate": pprof.Index,
 	} {
-		h.routes[pprofPrefix+path] = route{methods: read, guarded: true, serve: h.profile(serve)}
+		h.routes[pprofPrefix+path] = route{guarded: true, serve: reads(h.profile(serve))}
 	}
 	// go tool pprof asks for symbols by POST.
-	h.routes[pprofPrefix+"symbol"] = route{methods: append([]string{http.MethodPost}, read...), guarded: true, serve: h.profile(pprof.Symbol)}
-	return h
+	symbol := h.profile(pprof.Symbol)
+	h.routes[pprofPrefix+"symbol"] = route{guarded: true, serve: append([]endpoint{{http.MethodPost, symbol}}, reads(symbol)...)}
 }
 
 // ServeHTTP routes one request. A panic behind it becomes a 500 of that request alone.
@@ -83,15 +137,16 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")
-	r.Body = http.MaxBytesReader(w, r.Body, 64<<10) // only symbol reads one
-	rt, ok := h.routes[r.URL.Path]
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	rt, ok := h.route(r)
 	if !ok {
 		writeError(w, http.StatusNotFound, "no such endpoint")
 		return
 	}
-	if !slices.Contains(rt.methods, r.Method) {
-		w.Header().Set("Allow", strings.Join(rt.methods, ", "))
-		writeError(w, http.StatusMethodNotAllowed, "method not allowed")
+	serve := rt.find(r.Method)
+	if serve == nil {
+		w.Header().Set("Allow", rt.methods())
+		writeError(w, http.StatusMethodNotAllowed, cmp.Or(rt.denial, "method not allowed"))
 		return
 	}
 	if rt.guarded {
@@ -103,7 +158,31 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	rt.serve(w, r)
+	serve(w, r)
+}
+
+// route finds what stands behind r's path. The name of an account in it becomes r's path
+// value; it is taken from the path as it was sent, in which a slash of the name is escaped.
+func (h *handler) route(r *http.Request) (route, bool) {
+	if rt, ok := h.routes[r.URL.Path]; ok && !strings.Contains(r.URL.Path, nameSegment) {
+		return rt, true
+	}
+	rest, ok := strings.CutPrefix(r.URL.EscapedPath(), accountsPath+"/")
+	if !ok {
+		return route{}, false
+	}
+	escaped, below, _ := strings.Cut(rest, "/")
+	name, err := url.PathUnescape(escaped)
+	if err != nil || name == "" || strings.HasSuffix(rest, "/") {
+		return route{}, false
+	}
+	path := accountsPath + "/" + nameSegment
+	if below != "" {
+		path += "/" + below
+	}
+	r.SetPathValue("name", name)
+	rt, ok := h.routes[path]
+	return rt, ok
 }
 
 // index lists the endpoints there are.
@@ -111,11 +190,8 @@ func (h *handler) index(w http.ResponseWriter, _ *http.Request) {
 	var paths []string
 	for path, rt := range h.routes {
 		if path != "/" && (!strings.HasPrefix(path, pprofPrefix) || path == pprofPrefix) {
-			verb := "GET"
-			if rt.methods[0] == http.MethodPost {
-				verb = "POST"
-			}
-			paths = append(paths, path+" ("+verb+")")
+			verbs := strings.ReplaceAll(rt.methods(), ", HEAD", "")
+			paths = append(paths, path+" ("+strings.TrimPrefix(verbs, "OPTIONS, ")+")")
 		}
 	}
 	slices.Sort(paths)
