@@ -55,6 +55,7 @@ type frontConn struct {
 
 	watch     atomic.Pointer[customerWatch] // of the exchange under way; nil = none
 	wholeRead atomic.Bool                   // the request under way, and its end is for the watch to see
+	uncounted atomic.Bool                   // the customer's usage does not have this connection yet
 
 	// guarded by server.connsMu
 	loose bool   // may be closed to make room
@@ -263,7 +264,7 @@ func (c *frontConn) drop() {
 func (c *frontConn) dropLocked() {
 	c.lease.Release()
 	if c.slot {
-		c.server.slots.Release()
+		c.server.fair.Release()
 	}
 	c.lease, c.slot = nil, false
 }

@@ -236,3 +236,15 @@ func TestDrainJudgesHeadsThatHaveBegun(t *testing.T) {
 	plain.ends()
 	eventually(t, "Run has returned", r.over)
 }
+
+// startingAccounts cannot be read yet.
+type startingAccounts struct{ Accounts }
+
+func (startingAccounts) Starting() bool { return true }
+
+func TestNotReadyWithoutAccounts(t *testing.T) {
+	r := newRig(t, setup{config: func(c *Config) { c.Accounts = startingAccounts{c.Accounts} }})
+	if reasons := r.server.NotReady(); !slices.Equal(reasons, []string{"starting"}) {
+		t.Errorf("reasons are %v", reasons)
+	}
+}

@@ -24,6 +24,7 @@ const undecided Outcome = ""
 type question struct {
 	client  netip.Addr
 	target  Target
+	from    string // the listener
 	headers int    // Proxy-Authorization fields
 	header  []byte // the first one's value; not kept
 	hurried bool   // nothing may wait: the answer may be undecided
@@ -36,30 +37,85 @@ func (s *Server) judge(ctx context.Context, q *question) (who *identity, cause s
 		return nobody, "", ClientDenied
 	}
 	who, cause, o = s.identify(ctx, q)
-	if o == OK && !s.config.Targets.Allow(q.target) {
+	switch {
+	case o != OK:
+	case s.quotaUsed(who):
+		o = QuotaUsed
+	case !s.config.Targets.Allow(q.target):
 		o = TargetDenied
+	default:
+		o = s.fromHere(ctx, q, who)
 	}
 	return who, cause, o
 }
 
+// quotaUsed reports whether the customer may move nothing more. A passthrough's login
+// that no vendor has accepted yet has no counter to ask, and needs none.
+func (s *Server) quotaUsed(who *identity) bool {
+	if who.account == nil && who.counted.Load() == nil && s.config.Meter.Find(who.key) == nil {
+		return false
+	}
+	return who.usage(s.config.Meter).Exhausted()
+}
+
+// fromHere reports whether the customer may come from this address beside his others.
+func (s *Server) fromHere(ctx context.Context, q *question, who *identity) Outcome {
+	most := s.config.MaxIPs
+	if who.account != nil && who.account.MaxIPs > 0 {
+		most = who.account.MaxIPs
+	}
+	if most <= 0 || s.config.Addresses == nil || s.config.Auth == AuthOpen {
+		return OK
+	}
+	var err error
+	if q.hurried {
+		err = s.config.Addresses.AdmitNow(who.key, q.client, most)
+	} else {
+		ctx, cancel := context.WithTimeout(ctx, authTimeout)
+		defer cancel()
+		err = s.config.Addresses.Admit(ctx, who.key, q.client, most)
+	}
+	if err != nil {
+		return limitOutcome(err)
+	}
+	return OK
+}
+
 // admit is the gate of a request that net/http serves. OK lets the exchange pass; then
-// the connection holds a lease.
+// the connection holds a lease. It ends with the server, not with the request's context:
+// net/http ends that when the customer half-closes, which one who has sent all of his
+// bytes may do; whether he has left is for those to find out who serve him.
 func (s *Server) admit(x *exchange, r *http.Request, target Target) Outcome {
-	q := question{client: x.conn.clientAddr(), target: target}
+	q := question{client: x.conn.clientAddr(), target: target, from: x.conn.listener.name}
 	if header := r.Header["Proxy-Authorization"]; len(header) > 0 {
 		q.headers, q.header = len(header), []byte(header[0])
 	}
 	var o Outcome
-	if x.who, x.cause, o = s.judge(settled(r), &q); o != OK {
+	if x.who, x.cause, o = s.judge(s.base, &q); o != OK {
 		return o
 	}
-	return s.acquire(settled(r), x)
+	if o = s.acquire(s.base, x); o != OK {
+		return o
+	}
+	return s.confirm(x, &q)
 }
 
-// settled is the request's context without its end. net/http ends it when the
-// customer half-closes, which one who has sent all of his bytes may do; whether he
-// has left is for those to find out who serve him.
-func settled(r *http.Request) context.Context { return context.WithoutCancel(r.Context()) }
+// confirm judges an exchange anew, now that what ends its account finds its connection:
+// between the first judgement and this moment it did not. Who waits for a slot, or for a
+// limiter far away, may come with a password of before.
+func (s *Server) confirm(x *exchange, q *question) Outcome {
+	o := OK
+	switch {
+	case s.changed(x.who):
+		x.who, x.cause, o = s.judge(s.base, q)
+	case s.quotaUsed(x.who):
+		o = QuotaUsed
+	}
+	if o != OK {
+		x.conn.letGo()
+	}
+	return o
+}
 
 // identify finds out whose request it is.
 func (s *Server) identify(ctx context.Context, q *question) (*identity, string, Outcome) {
@@ -81,7 +137,7 @@ func (s *Server) identify(ctx context.Context, q *question) (*identity, string, 
 	if err != nil {
 		return nobody, "", AuthFailed
 	}
-	if s.config.Auth == AuthAccounts {
+	if s.config.knowsAccounts() {
 		return s.identifyAccount(ctx, q, credentials)
 	}
 	if who := s.identities.ofHeader(q.header); who != nil {
@@ -104,7 +160,18 @@ func printable(username string) string {
 
 func (s *Server) identifyAccount(ctx context.Context, q *question, c account.Credentials) (*identity, string, Outcome) {
 	username := account.SplitUsername(c.Username)
+	if t := s.config.Logins; t != nil && t.Check(q.client, username.Name) > 0 {
+		return nobody, "", LoginThrottled
+	}
 	a, o := s.authenticate(ctx, q, username.Name, c.Password)
+	if t := s.config.Logins; t != nil {
+		switch o {
+		case OK:
+			t.Succeeded(q.client, username.Name)
+		case AuthFailed:
+			t.Failed(q.client, username.Name)
+		}
+	}
 	if o != OK {
 		return nobody, "", o
 	}
@@ -139,7 +206,7 @@ func (s *Server) authenticate(ctx context.Context, q *question, name, password s
 		}
 		return a, OK
 	}
-	ctx, cancel := context.WithTimeout(account.WithClient(ctx, q.client), authTimeout)
+	ctx, cancel := context.WithTimeout(account.WithListener(account.WithClient(ctx, q.client), q.from), authTimeout)
 	defer cancel()
 	a, err := s.config.Accounts.Authenticate(ctx, name, password)
 	switch {
@@ -165,13 +232,23 @@ func (s *Server) withDefaults(a *account.Account) limit.Caps {
 	return caps
 }
 
-// barred reports whether the account of a key may have no connections (any more).
-func (s *Server) barred(key string) bool {
-	if s.config.Auth != AuthAccounts {
+// changed reports whether the customer's account is not the one that he was identified
+// by any more.
+func (s *Server) changed(who *identity) bool {
+	if who.account == nil {
+		return false
+	}
+	a, _ := s.config.Accounts.Lookup(who.key)
+	return a != who.account
+}
+
+// barred reports whether the account of a key may have no connections from there (any more).
+func (s *Server) barred(key string, client netip.Addr) bool {
+	if !s.config.knowsAccounts() {
 		return false
 	}
 	a, ok := s.config.Accounts.Lookup(key)
-	return !ok || a.Disabled || a.Expired(time.Now())
+	return !ok || a.Disabled || a.Expired(time.Now()) || !a.AllowsFrom(client)
 }
 
 // capsOf are the caps of a limiter's key, for metrics.
@@ -207,34 +284,62 @@ func (s *Server) acquire(ctx context.Context, x *exchange) Outcome {
 	lease, err := s.config.Limiter.Acquire(ctx, x.who.key, x.who.caps)
 	if err != nil {
 		x.err = err
-		return capOutcome(err)
+		return limitOutcome(err)
 	}
 	// A slot that the connection has is its own already.
-	if !c.takeSlot() && !s.room() {
+	if !c.takeSlot() && !s.waitForRoom(ctx, x) {
 		lease.Release()
 		return RelayFull
 	}
 	c.hold(lease)
 	s.setHolder(c, x.who.key, true)
-	if s.barred(x.who.key) { // a reload since identify did not find the connection under this key
-		return AccountDisabled
-	}
+	c.uncounted.Store(true)
 	return OK
 }
 
-// capOutcome sorts a limiter's refusal.
-func capOutcome(err error) Outcome {
+// limitOutcome sorts a limiter's refusal.
+func limitOutcome(err error) Outcome {
 	var exceeded *limit.ExceededError
-	if errors.As(err, &exceeded) && exceeded.Cap == limit.CapConnRate {
+	switch {
+	case errors.Is(err, limit.ErrWouldBlock):
+		return undecided
+	case !errors.As(err, &exceeded):
+		return LimitsDown
+	case exceeded.Cap == limit.CapConnRate:
 		return CapRate
+	case exceeded.Cap == limit.CapMaxIPs:
+		return CapAddresses
 	}
 	return CapConns
 }
 
-// room takes a slot of the relay, if there is one and memory for what comes with it.
-func (s *Server) room() bool {
-	return (s.config.Full == nil || !s.config.Full()) && s.slots.TryAcquire()
+// room takes a slot of the relay for a customer, if there is one for him and memory for
+// what comes with it.
+func (s *Server) room(who *identity) bool {
+	return !s.memoryFull() && s.fair.TryAcquire(who.key, who.weight())
 }
+
+// waitForRoom is room for an exchange that may wait as long as customers may be queued,
+// and waits no longer than its customer does. Meanwhile its connection is one of the
+// customer's: what ends his others ends it, and it does not make room for strangers.
+func (s *Server) waitForRoom(ctx context.Context, x *exchange) bool {
+	if s.room(x.who) {
+		return true
+	}
+	if !s.fair.Waits() || s.memoryFull() {
+		return false
+	}
+	s.setHolder(x.conn, x.who.key, true)
+	ctx, stop := x.conn.watched(ctx)
+	defer stop()
+	if s.fair.Acquire(ctx, x.who.key, x.who.weight()) {
+		return true
+	}
+	s.setHolder(x.conn, "", false)
+	return false
+}
+
+func (s *Server) memoryFull() bool { return s.config.Full != nil && s.config.Full() }
 
 // heldBy reports whether the connection's lease is of key.
 func (c *frontConn) heldBy(key string) bool {

@@ -300,7 +300,7 @@ func testReloadMeetsTheGate(t *testing.T) {
 	write("accounts: []\n")
 	must(t, r.server.Reload())
 	close(gated.gate)
-	c.expect(r.reply(AccountDisabled, false))
+	c.expect(r.reply(AuthFailed, false))
 	if n := r.vendor.Accepted(); n != 0 {
 		t.Error("the vendor was asked")
 	}

@@ -219,7 +219,7 @@ func (h *handler) tunnel(x *exchange, early []byte, peer *tunnel.Peer, held *ope
 	x.conn = nil // its memory is not kept for the tunnel's life
 	key := t.Key()
 	s.engine.Submit(tunnel.Job{Client: client, Early: early, Peer: peer, Exchange: t})
-	if s.barred(key) { // a reload between the gate and here did not find the tunnel
-		s.engine.CloseKey(key)
+	if s.barred(key, x.client) { // a reload between the gate and here did not find the tunnel
+		s.engine.CloseWhere(func(other tunnel.Exchange) bool { return other == t })
 	}
 }

@@ -8,12 +8,15 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"maskrelay/proxy/limit"
+	"maskrelay/proxy/usage"
 	"maskrelay/upstream/upstreamtest"
 )
 
@@ -216,11 +219,39 @@ func testMalformedChunk(t *testing.T) {
 	c.ends()
 }
 
+// keyBook are shares that note whose they are asked for.
+type keyBook struct {
+	mu   sync.Mutex // guards keys
+	keys []string
+}
+
+func (b *keyBook) Divide(_ context.Context, demands []limit.Demand) ([][2]int64, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	shares := make([][2]int64, len(demands))
+	for i, d := range demands {
+		if !slices.Contains(b.keys, d.Key) {
+			b.keys = append(b.keys, d.Key)
+		}
+		shares[i] = [2]int64{d.Bandwidth, d.Bandwidth}
+	}
+	return shares, nil
+}
+
+func (b *keyBook) told() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.keys)
+}
+
 // Strangers' names use up no labels: only those whom the vendor has taken get one.
 func TestPassthroughLabels(t *testing.T) { bothWays(t, testPassthroughLabels) }
 
 func testPassthroughLabels(t *testing.T) {
-	r := newRig(t, setup{config: func(c *Config) { c.Auth, c.Accounts = AuthPassthrough, nil }, unlike: true})
+	shares := &keyBook{}
+	r := newRig(t, setup{unlike: true, config: func(c *Config) {
+		c.Auth, c.Accounts, c.Shares, c.Bandwidth = AuthPassthrough, nil, shares, 1<<20
+	}})
 	for i := range 20 {
 		c := r.dial()
 		c.send("POST " + r.judge.URL() + "/digest HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n" + basic(fmt.Sprint("nobody", i), "x") + "\r\nbody")
@@ -228,12 +259,24 @@ func testPassthroughLabels(t *testing.T) {
 			t.Errorf("status %d", response.StatusCode)
 		}
 	}
+	if told := shares.told(); len(told) > 0 {
+		t.Errorf("the fleet was told of strangers: %v", told)
+	}
 	c := r.dial()
 	c.send("POST " + r.judge.URL() + "/digest HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n" + basic(vendorUsername, vendorPassword) + "\r\nbody")
 	c.answer("POST")
-	r.server.metrics.usageMu.RLock()
-	defer r.server.metrics.usageMu.RUnlock()
-	if n := len(r.server.metrics.usage); n != 1 || r.server.metrics.usage[vendorUsername].sent.Load() != 4 {
+	if told := shares.told(); len(told) != 1 || told[0] != vendorUsername {
+		t.Errorf("the fleet was told of %v, want the customer", told)
+	}
+	n := 0
+	r.server.config.Meter.Range(func(name string, c *usage.Counter) bool {
+		n++
+		if sent, _, connections := c.Totals(); name != vendorUsername || sent != 4 || connections != 1 {
+			t.Errorf("%s sent %d bytes by %d connections", name, sent, connections)
+		}
+		return true
+	})
+	if n != 1 {
 		t.Errorf("%d labels", n)
 	}
 }

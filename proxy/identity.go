@@ -6,12 +6,16 @@ import (
 
 	"maskrelay/proxy/account"
 	"maskrelay/proxy/limit"
+	"maskrelay/proxy/usage"
 )
 
-// maxIdentities bounds the identities that are shared of customers who have no account
-// (there are no more of the others than accounts); beyond it all are forgotten, and
-// those that are still in use live on where they are used.
-const maxIdentities = 16 << 10
+// maxIdentities bounds the identities that are shared of customers who have no account,
+// maxAccountIdentities those of accounts, of which a hook may know any number; beyond it
+// all are forgotten, and those that are still in use live on where they are used.
+const (
+	maxIdentities        = 16 << 10
+	maxAccountIdentities = 256 << 10
+)
 
 // maxSharedLabel is the longest label under which an identity is shared, in bytes: a
 // passthrough's login that nobody has checked may be 4 KB long, and there may be many.
@@ -26,21 +30,29 @@ type identity struct {
 	authorization string // passthrough: the customer's own, for the gateway
 	caps          limit.Caps
 	account       *account.Account // that the caps were taken from; nil = none
-	counted       atomic.Pointer[usage]
+	counted       atomic.Pointer[usage.Counter]
 }
 
 // nobody is the identity of exchanges that were refused before anybody was known.
 var nobody = &identity{}
 
-// usage returns the counters of the customer's bytes. It must not be asked for before
-// bytes move: by then a vendor has accepted a passthrough's login.
-func (w *identity) usage(m *metrics) *usage {
+// usage returns the counter of the customer's bytes. Of a passthrough's it must not be
+// asked for before bytes move: by then a vendor has accepted the login.
+func (w *identity) usage(m *usage.Meter) *usage.Counter {
 	if u := w.counted.Load(); u != nil {
 		return u
 	}
-	u := m.usageOf(w.name)
+	u := m.Of(w.key)
 	w.counted.Store(u)
 	return u
+}
+
+// weight is the customer's among those who want the slots of a full relay.
+func (w *identity) weight() int {
+	if w.account == nil {
+		return 1
+	}
+	return max(w.account.Weight, 1)
 }
 
 // identities are the identities that exchanges share: by account name, or, where there
@@ -77,7 +89,11 @@ func (s *identities) keep(label string, who *identity) *identity {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.known == nil || who.account == nil && len(s.known) >= maxIdentities {
+	most := maxIdentities
+	if who.account != nil {
+		most = maxAccountIdentities
+	}
+	if s.known == nil || len(s.known) >= most && s.known[label] == nil {
 		s.known = make(map[string]*identity)
 	}
 	s.known[label] = who

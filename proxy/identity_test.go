@@ -8,6 +8,7 @@ import (
 
 	"maskrelay/proxy/account"
 	"maskrelay/proxy/limit"
+	"maskrelay/proxy/usage"
 )
 
 func TestIdentitiesAreShared(t *testing.T) {
@@ -33,7 +34,7 @@ func TestIdentitiesAreShared(t *testing.T) {
 	}
 }
 
-// Names that nobody has checked do not fill the memory; accounts all have their place.
+// Names that nobody has checked do not fill the memory, nor do those that a hook takes.
 func TestIdentitiesAreBounded(t *testing.T) {
 	var s identities
 	for i := range 3 * maxIdentities {
@@ -50,22 +51,34 @@ func TestIdentitiesAreBounded(t *testing.T) {
 	if n := len(s.known); n != maxIdentities+10 {
 		t.Errorf("%d accounts are known, want all", n)
 	}
+	for i := range maxAccountIdentities {
+		s.keep(fmt.Sprint(i), &identity{account: a})
+	}
+	if n := len(s.known); n != maxAccountIdentities {
+		t.Errorf("%d accounts are known, want %d", n, maxAccountIdentities)
+	}
+	s.keep("7", &identity{account: a}) // in the place of another
+	s.keep("one more", &identity{account: a})
+	if n := len(s.known); n != 1 {
+		t.Errorf("%d accounts are known after one too many", n)
+	}
 }
 
 // All exchanges of a customer book on the same counters, also after a reload.
 func TestUsageIsOnePerName(t *testing.T) {
-	m := newMetrics()
-	before, after := &identity{name: "alice"}, &identity{name: "alice"}
+	meter := usage.NewMeter()
+	m := newMetrics(meter)
+	before, after := &identity{key: "alice"}, &identity{key: "alice"}
 	var moves sync.WaitGroup
 	for _, who := range []*identity{before, after, before, after} {
 		moves.Go(func() {
 			for range 1000 {
-				m.moved(who.usage(m), true, 1)
+				m.moved(who.usage(meter), true, 1)
 			}
 		})
 	}
 	moves.Wait()
-	if n := m.usageOf("alice").sent.Load(); n != 4000 {
+	if n, _, _ := meter.Of("alice").Totals(); n != 4000 {
 		t.Errorf("%d bytes booked, want 4000", n)
 	}
 }

@@ -132,10 +132,14 @@ func (s *Server) makeRoom() bool {
 // evictVisitor has the engine close a visitor. It does so soon: until then the visitor
 // is counted as going, lest he make room twice.
 func (s *Server) evictVisitor() bool {
-	if s.spareVisitors() <= 0 || !s.engine.EvictVisitor() {
+	if s.spareVisitors() <= 0 {
 		return false
 	}
-	s.going.Add(1)
+	s.going.Add(1) // before he can be gone
+	if !s.engine.EvictVisitor() {
+		s.isGone()
+		return false
+	}
 	s.evictedAt.Store(int64(s.now()))
 	s.evicted.Inc()
 	return true
@@ -153,6 +157,11 @@ func (s *Server) spareVisitors() int {
 // left counts a visitor out whom the engine has closed.
 func (s *Server) left() {
 	s.open.Add(-1)
+	s.isGone()
+}
+
+// isGone takes one off those who are going, if there are any.
+func (s *Server) isGone() {
 	for {
 		n := s.going.Load()
 		if n == 0 || s.going.CompareAndSwap(n, n-1) {
@@ -280,11 +289,17 @@ func (s *Server) cutConns() {
 
 // closeKey cuts the plain HTTP connections of key.
 func (s *Server) closeKey(key string) int {
+	return s.closeConns(func(c *frontConn) bool { return c.key == key })
+}
+
+// closeConns cuts the connections for which is reports true; it may look at key, and at
+// the client of those that have one.
+func (s *Server) closeConns(is func(*frontConn) bool) int {
 	s.connsMu.Lock()
 	defer s.connsMu.Unlock()
 	n := 0
 	for c := range s.conns {
-		if c.key == key {
+		if is(c) {
 			_ = c.raw.Close()
 			n++
 		}
@@ -298,7 +313,7 @@ func (s *Server) heldConns() int {
 	defer s.connsMu.Unlock()
 	n := 0
 	for c := range s.conns {
-		if c.key != "" {
+		if c.key != "" && c.holding() {
 			n++
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"maskrelay/proxy/usage"
 )
 
 const (
@@ -23,18 +25,15 @@ type metrics struct {
 	_         [56]byte // moves in the two directions meet no shared cache line
 	received  atomic.Int64
 
-	usageMu sync.RWMutex // guards usage
-	usage   map[string]*usage
-	other   usage // of the accounts that came after the first thousand
+	meter    *usage.Meter
+	seriesMu sync.Mutex          // guards series
+	series   map[string]struct{} // accounts with series of their own
 
-	connections, limit, bytes, draining, reloaded       *prometheus.Desc
-	accountConnections, accountConnsLimit, accountBytes *prometheus.Desc
+	connections, limit, waiting, bytes, draining, reloaded *prometheus.Desc
+	accountConnections, accountConnsLimit, accountBytes    *prometheus.Desc
 }
 
-// usage is what one account moved, as the customer sees it.
-type usage struct{ sent, received atomic.Int64 }
-
-func newMetrics() *metrics {
+func newMetrics(meter *usage.Meter) *metrics {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("maskrelay_"+name, help, labels, nil)
 	}
@@ -51,9 +50,11 @@ func newMetrics() *metrics {
 			Name: "maskrelay_accepts_dropped_total",
 			Help: "Connections refused at accept (refused), or closed while idle to make room (evicted).",
 		}, []string{"reason"}),
-		usage:              make(map[string]*usage),
+		meter:              meter,
+		series:             make(map[string]struct{}),
 		connections:        desc("connections", "Customers' connections that hold a slot.", "kind"),
 		limit:              desc("connections_limit", "Customers' connections that this relay takes."),
+		waiting:            desc("connections_waiting", "Customers' connections that wait for a slot of the full relay."),
 		bytes:              desc("bytes_total", "Payload bytes as customers see them.", "direction"),
 		draining:           desc("draining", "1 while the relay drains."),
 		reloaded:           desc("accounts_reload_success", "1 unless the last change of the accounts was refused."),
@@ -77,36 +78,14 @@ func (m *metrics) ended(o Outcome) {
 	m.exchanges.WithLabelValues(string(o)).Inc()
 }
 
-// usageOf returns the counter of an account, a shared one when there are too many.
-func (m *metrics) usageOf(account string) *usage {
-	m.usageMu.RLock()
-	u := m.usage[account]
-	m.usageMu.RUnlock()
-	if u != nil {
-		return u
-	}
-	m.usageMu.Lock()
-	defer m.usageMu.Unlock()
-	if u = m.usage[account]; u != nil {
-		return u
-	}
-	if len(m.usage) >= maxAccountLabels || account == otherAccountLabel {
-		return &m.other
-	}
-	u = &usage{}
-	m.usage[account] = u
-	return u
-}
-
 // moved books bytes as they pass.
-func (m *metrics) moved(u *usage, sent bool, n int) {
+func (m *metrics) moved(u *usage.Counter, sent bool, n int) {
 	if sent {
 		m.sent.Add(int64(n))
-		u.sent.Add(int64(n))
-		return
+	} else {
+		m.received.Add(int64(n))
 	}
-	m.received.Add(int64(n))
-	u.received.Add(int64(n))
+	u.Moved(sent, n)
 }
 
 func (m *metrics) opened(d time.Duration) { m.connect.Observe(d.Seconds()) }
@@ -118,7 +97,7 @@ func (s *Server) Describe(ch chan<- *prometheus.Desc) {
 	m.connect.Describe(ch)
 	m.dropped.Describe(ch)
 	for _, d := range []*prometheus.Desc{
-		m.connections, m.limit, m.bytes, m.draining, m.reloaded,
+		m.connections, m.limit, m.waiting, m.bytes, m.draining, m.reloaded,
 		m.accountConnections, m.accountConnsLimit, m.accountBytes,
 	} {
 		ch <- d
@@ -140,12 +119,22 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.connections, float64(s.engine.Count()), "tunnel")
 	gauge(m.connections, float64(s.heldConns()), "http")
 	gauge(m.limit, float64(s.slots.Max()))
+	gauge(m.waiting, float64(s.fair.Waiting()))
 	gauge(m.draining, boolValue(s.Draining()))
-	gauge(m.reloaded, boolValue(!s.reloadFailed.Load()))
+	gauge(m.reloaded, boolValue(s.accountsGood()))
 	counter(m.bytes, m.sent.Load(), "sent")
 	counter(m.bytes, m.received.Load(), "received")
 	s.collectAccounts(gauge)
 	m.collectUsage(counter)
+}
+
+// accountsGood reports whether all changes of the accounts could be taken up.
+func (s *Server) accountsGood() bool {
+	if s.config.Accounts == nil {
+		return true
+	}
+	_, err := s.config.Accounts.Status()
+	return err == nil
 }
 
 func boolValue(b bool) float64 {
@@ -155,11 +144,16 @@ func boolValue(b bool) float64 {
 	return 0
 }
 
-// collectAccounts writes the series of accounts that are connected.
+// collectAccounts writes the series of accounts that are connected: those that have
+// series of their own, lest each scrape names others.
 func (s *Server) collectAccounts(gauge func(*prometheus.Desc, float64, ...string)) {
-	n, other := 0, 0
+	other := 0
+	s.metrics.seriesMu.Lock()
+	defer s.metrics.seriesMu.Unlock()
 	s.config.Limiter.Range(func(key string, inUse int) bool {
-		if n++; n > maxAccountLabels || key == otherAccountLabel {
+		// A passthrough's login may be a stranger's until bytes have moved.
+		real := s.config.knowsAccounts() || s.metrics.meter.Find(key) != nil
+		if !real || !s.metrics.hasSeriesLocked(key) {
 			other += inUse
 			return true
 		}
@@ -174,16 +168,35 @@ func (s *Server) collectAccounts(gauge func(*prometheus.Desc, float64, ...string
 
 // collectUsage writes the bytes of the accounts that came first, and the rest's sum.
 func (m *metrics) collectUsage(counter func(*prometheus.Desc, int64, ...string)) {
-	m.usageMu.RLock()
-	defer m.usageMu.RUnlock()
-	write := func(name string, u *usage) {
-		counter(m.accountBytes, u.sent.Load(), name, "sent")
-		counter(m.accountBytes, u.received.Load(), name, "received")
+	m.seriesMu.Lock()
+	defer m.seriesMu.Unlock()
+	var other [2]int64
+	m.meter.Range(func(name string, u *usage.Counter) bool {
+		sent, received, _ := u.Totals()
+		if !m.hasSeriesLocked(name) {
+			other[0] += sent
+			other[1] += received
+			return true
+		}
+		counter(m.accountBytes, sent, name, "sent")
+		counter(m.accountBytes, received, name, "received")
+		return true
+	})
+	if other[0]+other[1] > 0 {
+		counter(m.accountBytes, other[0], otherAccountLabel, "sent")
+		counter(m.accountBytes, other[1], otherAccountLabel, "received")
 	}
-	for name, u := range m.usage {
-		write(name, u)
+}
+
+// hasSeriesLocked gives an account series of its own while there are few: once it has
+// them it keeps them, so that no counter ever falls.
+func (m *metrics) hasSeriesLocked(name string) bool {
+	if _, has := m.series[name]; has {
+		return true
 	}
-	if m.other.sent.Load()+m.other.received.Load() > 0 {
-		write(otherAccountLabel, &m.other)
+	if len(m.series) >= maxAccountLabels || name == otherAccountLabel {
+		return false
 	}
+	m.series[name] = struct{}{}
+	return true
 }

@@ -27,9 +27,13 @@ const (
 	ClientDenied    Outcome = "client_denied"
 	AccountDisabled Outcome = "account_disabled"
 	AccountExpired  Outcome = "account_expired"
+	LoginThrottled  Outcome = "login_throttled" // too many failed logins from there, or for that name
+	QuotaUsed       Outcome = "quota_used"      // refused, or cut when it was used up
 	TargetDenied    Outcome = "target_denied"
 	CapConns        Outcome = "cap_conns"
 	CapRate         Outcome = "cap_rate"
+	CapAddresses    Outcome = "cap_addresses" // too many client addresses lately
+	LimitsDown      Outcome = "limits_down"   // the fleet's limits cannot be asked, and REDIS_DOWN says closed
 	RelayFull       Outcome = "relay_full"
 
 	// the upstream's side
@@ -53,7 +57,7 @@ const (
 // outcomes are all of them.
 var outcomes = []Outcome{
 	OK, BadRequest, HeadTimeout, HeadTooLarge, AuthRequired, AuthFailed, AuthBusy, ClientDenied, AccountDisabled,
-	AccountExpired, TargetDenied, CapConns, CapRate, RelayFull, NoUpstream, UpstreamFailed, UpstreamTimeout,
+	AccountExpired, LoginThrottled, QuotaUsed, TargetDenied, CapConns, CapRate, CapAddresses, LimitsDown, RelayFull, NoUpstream, UpstreamFailed, UpstreamTimeout,
 	UpstreamAuth, ClientGone, ClientReset, UpstreamReset, IdleTimeout, HalfOpen, Killed, Drained, Internal,
 }
 
@@ -69,9 +73,13 @@ var statusOf = map[Outcome]int{
 	ClientDenied:    http.StatusForbidden,
 	AccountDisabled: http.StatusForbidden,
 	AccountExpired:  http.StatusForbidden,
+	LoginThrottled:  http.StatusTooManyRequests,
+	QuotaUsed:       http.StatusPaymentRequired,
 	TargetDenied:    http.StatusForbidden,
 	CapConns:        http.StatusTooManyRequests,
 	CapRate:         http.StatusTooManyRequests,
+	CapAddresses:    http.StatusForbidden,
+	LimitsDown:      http.StatusServiceUnavailable,
 	RelayFull:       http.StatusServiceUnavailable,
 	NoUpstream:      http.StatusServiceUnavailable,
 	UpstreamFailed:  http.StatusBadGateway,
@@ -84,6 +92,7 @@ var statusOf = map[Outcome]int{
 // told apart. Error types are RFC 9209 §2.3's.
 var replySpecs = []masking.ReplySpec{
 	{Status: 400, Text: "The request is malformed.", ProxyError: "http_request_error"},
+	{Status: 402, Text: "The quota is used up.", ProxyError: "http_request_denied"},
 	{Status: 403, Text: "The request is not allowed.", ProxyError: "http_request_denied"},
 	{Status: 407, Text: "Proxy authentication is required.", ProxyError: "http_request_denied", Challenge: true},
 	{Status: 408, Text: "The request took too long.", ProxyError: "http_request_error"},

@@ -19,8 +19,8 @@ func (h *handler) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 	defer stop()
 	out := &plainWriter{ResponseWriter: w, h: h, x: x, r: r, control: http.NewResponseController(w), left: ctx.Err, gone: ctx.Done(), extended: x.start}
 	x.plain = out
-	out.shared = h.server.bandwidths.take(x.who.key)
-	defer h.server.bandwidths.drop(x.who.key)
+	out.share()
+	defer out.unshare()
 	h.goproxy.ServeHTTP(out, h.outgoing(ctx, r, out))
 	out.end()
 }
@@ -67,6 +67,7 @@ func (h *handler) roundTrip(r *http.Request, _ *goproxy.ProxyCtx) (*http.Respons
 		return nil, err
 	}
 	x.connect = time.Since(x.start)
+	w.upstreamAnswered()
 	if response.StatusCode == http.StatusSwitchingProtocols {
 		_ = response.Body.Close() // nobody asked for it
 		return nil, &upstream.ConnectError{Gateway: gateway, Phase: upstream.PhaseRequest, Cause: upstream.CauseMalformed, Status: 101}

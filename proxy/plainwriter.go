@@ -31,10 +31,12 @@ type plainWriter struct {
 	control *http.ResponseController
 	cancel  context.CancelFunc // ends an upgrade's request to the upstream; nil for others
 	body    *requestBody       // nil = none; set before the request goes out
-	shared  *tunnel.Shared     // the customer's bandwidth; nil = no limit
 	left    func() error       // why the exchange is over before its time; nil = it is not
 	gone    <-chan struct{}    // closed when it is over
 	ready   bool               // the first of the answer's body is there
+
+	answered atomic.Bool                   // by the upstream
+	shared   atomic.Pointer[tunnel.Shared] // the customer's bandwidth; nil until he is known to be one
 
 	mu       sync.Mutex // guards the ResponseWriter and what follows, against flushLate
 	wrote    bool
@@ -126,7 +128,7 @@ func (w *plainWriter) Write(b []byte) (int, error) {
 		return len(b), nil
 	}
 	n, err := w.write(b)
-	pay(w.gone, w.shared, false, n)
+	pay(w.gone, w.shared.Load(), false, n)
 	return n, err
 }
 
@@ -187,9 +189,22 @@ func (w *plainWriter) extend() {
 	}
 }
 
+// book counts bytes, and the connection with the first of them, or with an answer that
+// has none.
 func (w *plainWriter) book(sent bool, n int) {
-	m := w.h.server.metrics
-	m.moved(m.usageOf(w.x.who.name), sent, n)
+	s := w.h.server
+	u := w.x.who.usage(s.config.Meter)
+	if c := w.x.conn; c.uncounted.Load() && c.uncounted.CompareAndSwap(true, false) {
+		u.Opened()
+	}
+	s.metrics.moved(u, sent, n)
+}
+
+// vouched reports whether the customer is known to be one: in passthrough only the vendor
+// can tell, and does by an answer.
+func (w *plainWriter) vouched() bool {
+	who := w.x.who
+	return who.account != nil || w.h.server.config.Auth != AuthPassthrough || w.answered.Load() || who.counted.Load() != nil
 }
 
 // finish ends the late flush.
@@ -210,9 +225,10 @@ func (w *plainWriter) end() {
 	broken := w.cut != nil && outcome == ""
 	if w.body != nil {
 		w.x.sent = w.body.leave()
-		if w.x.connect > 0 { // an answer came: in passthrough the vendor has taken the login
-			w.book(true, int(w.x.sent))
-		}
+		w.body.book()
+	}
+	if outcome == "" {
+		w.book(false, 0) // an answer without a body is one, too
 	}
 	switch {
 	case outcome != "":
@@ -237,6 +253,26 @@ func (w *plainWriter) end() {
 	}
 }
 
+// share takes the customer's bandwidth once it is known who he is: strangers' names are
+// neither kept nor told the fleet. The handler's goroutine calls it, and unshare at the end.
+func (w *plainWriter) share() {
+	if w.shared.Load() == nil && w.vouched() {
+		w.shared.Store(w.h.server.bandwidths.take(w.x.who.key))
+	}
+}
+
+func (w *plainWriter) unshare() {
+	if w.shared.Load() != nil {
+		w.h.server.bandwidths.drop(w.x.who.key)
+	}
+}
+
+// upstreamAnswered notes that the upstream has taken the customer.
+func (w *plainWriter) upstreamAnswered() {
+	w.answered.Store(true)
+	w.share()
+}
+
 // requestBody is the customer's body on its way: each read has the idle time, and
 // its trailers are filtered when they are complete. The transport reads it in a
 // goroutine of its own, which may outlast the exchange.
@@ -248,6 +284,7 @@ type requestBody struct {
 
 	mu      sync.Mutex // guards what follows
 	sent    int64
+	booked  int64 // of them
 	whole   bool  // read to its end
 	failure error // of a read, other than the end
 	left    bool  // the exchange is over; the connection's deadlines are net/http's again
@@ -261,7 +298,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		return 0, errBodyLeft
 	}
 	n, err := b.ReadCloser.Read(p)
-	pay(b.w.gone, b.w.shared, true, n)
+	pay(b.w.gone, b.w.shared.Load(), true, n)
 	if errors.Is(err, io.EOF) {
 		b.takeTrailers()
 	}
@@ -272,11 +309,26 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		b.failure = err
 	}
 	b.mu.Unlock()
+	b.book() // as it comes: a body may be endless, and its answer need never come
 	if err != nil {
 		// net/http watches the connection from here on; a deadline would end the request.
 		b.deadline(time.Time{})
 	}
 	return n, err
+}
+
+// book counts what was sent and is not counted yet, once it is known who the customer is.
+func (b *requestBody) book() {
+	if !b.w.vouched() {
+		return
+	}
+	b.mu.Lock()
+	n := b.sent - b.booked
+	b.booked = b.sent
+	b.mu.Unlock()
+	if n > 0 {
+		b.w.book(true, int(n))
+	}
 }
 
 // fault is the outcome for a customer whose body is malformed or does not come; empty

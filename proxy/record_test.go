@@ -13,12 +13,13 @@ import (
 	"github.com/rs/zerolog"
 
 	"maskrelay/masking"
+	"maskrelay/proxy/usage"
 )
 
 // bookkeeper is a Server that can book records and nothing else.
 func bookkeeper(out io.Writer) *Server {
 	return &Server{
-		log: zerolog.New(out).Level(zerolog.InfoLevel), metrics: newMetrics(), replies: newReplies(masking.Brand("Relay")),
+		log: zerolog.New(out).Level(zerolog.InfoLevel), metrics: newMetrics(usage.NewMeter()), replies: newReplies(masking.Brand("Relay")),
 		idPrefix: "abc-", config: Config{LogTargets: true},
 	}
 }
@@ -79,7 +80,7 @@ func TestAppendMilliseconds(t *testing.T) {
 
 // Every outcome has a counter from the start, and a reply or an intended silence.
 func TestOutcomesAreComplete(t *testing.T) {
-	m := newMetrics()
+	m := newMetrics(usage.NewMeter())
 	seen := map[Outcome]bool{}
 	for _, o := range outcomes {
 		if seen[o] || m.outcomes[o] == nil {

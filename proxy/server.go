@@ -21,9 +21,10 @@ import (
 	"github.com/rs/zerolog"
 
 	"maskrelay/masking"
-	"maskrelay/proxy/account"
+	"maskrelay/proxy/guess"
 	"maskrelay/proxy/limit"
 	"maskrelay/proxy/tunnel"
+	"maskrelay/proxy/usage"
 	"maskrelay/upstream"
 )
 
@@ -31,8 +32,6 @@ const (
 	maxHeadBytes = 32 << 10         // of a request; net/http adds 4 KB of slack
 	keepAliveFor = 60 * time.Second // a connection that waits for its next request
 	halfOpenFor  = 60 * time.Second // a tunnel of which one side has closed
-	certInterval = 5 * time.Second  // between looks at the certificate's files
-	expiryTick   = time.Second      // between looks for expired accounts
 	visitorsTick = 10 * time.Millisecond
 )
 
@@ -42,6 +41,7 @@ type Auth string
 // The modes.
 const (
 	AuthAccounts    Auth = "accounts"    // our accounts
+	AuthHook        Auth = "hook"        // accounts of the operator's own service
 	AuthPassthrough Auth = "passthrough" // the vendor checks the customer's own vendor login
 	AuthOpen        Auth = "open"        // client addresses alone
 )
@@ -57,12 +57,26 @@ type Config struct {
 	AllowFrom []netip.Prefix // customers' addresses; empty = all
 
 	Auth     Auth
-	Accounts *account.Store // AuthAccounts only
-	Defaults limit.Caps     // of accounts that name none
-	Limiter  limit.Limiter
+	Accounts Accounts // AuthAccounts and AuthHook only
+	// AccountsChanged is called when accounts were taken up that differ; it must not wait. May be nil.
+	AccountsChanged func()
+	Defaults        limit.Caps // of accounts that name none
+	Limiter         limit.Limiter
+	// Logins slows down those who guess passwords; nil = nobody does.
+	Logins *guess.Throttle
+	// Addresses bounds the client addresses of a customer, to MaxIPs where his account names no bound; 0 = none.
+	Addresses limit.Addresses
+	MaxIPs    int
+	// Meter counts what customers move, and says whose quota is used up; nil = one that nobody reads.
+	Meter *usage.Meter
 	// Bandwidth is the default of accounts that name none, in bytes per second each way; 0 = no limit.
 	Bandwidth int64
-	MaxConns  int // of this relay, at least 1
+	// Shares divides customers' bandwidths among the relays of a fleet; nil = this one is alone.
+	Shares   limit.Shares
+	MaxConns int // of this relay, at least 1
+	// QueueTimeout is how long a customer waits for a slot of a full relay; 0 = not at all. As many wait as there are
+	// SpareConns, and a few fewer.
+	QueueTimeout time.Duration
 	// FilePairs is how many pairs of file descriptors there are for customers' connections and what Server.Spare
 	// lends; it bounds MaxConns. 0 = no bound.
 	FilePairs int
@@ -97,6 +111,7 @@ type Server struct {
 	metrics   *metrics
 	engine    *tunnel.Engine
 	slots     *limit.Slots
+	fair      *limit.Fair // by which slots are taken and given back
 	spare     *limit.Spare
 	transport *upstream.Transport
 	http      *http.Server
@@ -125,7 +140,6 @@ type Server struct {
 	base           context.Context // of every request
 	endBase        context.CancelFunc
 	listening      atomic.Bool
-	reloadFailed   atomic.Bool
 	running        sync.WaitGroup // all goroutines but the connections'
 	serving        sync.WaitGroup // connections' goroutines; grows only while one of running accepts
 
@@ -134,9 +148,12 @@ type Server struct {
 	looseConns *list.List
 }
 
+// knowsAccounts reports whether customers have accounts with the relay.
+func (c *Config) knowsAccounts() bool { return c.Auth == AuthAccounts || c.Auth == AuthHook }
+
 func (c *Config) validate() error {
 	switch {
-	case c.Auth == AuthAccounts && c.Accounts == nil:
+	case c.knowsAccounts() && c.Accounts == nil:
 		return errors.New("proxy: no accounts")
 	case c.MaxConns < 1:
 		return errors.New("proxy: no room for a single connection")
@@ -153,11 +170,14 @@ func New(c Config) (*Server, error) {
 		return nil, err
 	}
 	spare := cmp.Or(c.SpareConns, defaultSpareConns)
+	if c.Meter == nil {
+		c.Meter = usage.NewMeter()
+	}
 	s := &Server{
 		config:     c,
 		log:        c.Log,
 		replies:    newReplies(c.Brand),
-		metrics:    newMetrics(),
+		metrics:    newMetrics(c.Meter),
 		slots:      limit.NewSlots(c.MaxConns),
 		epoch:      time.Now(),
 		idPrefix:   strconv.FormatInt(time.Now().UnixMilli(), 36) + "-",
@@ -166,7 +186,10 @@ func New(c Config) (*Server, error) {
 		looseConns: list.New(),
 	}
 	s.passed = newPassedConns(s)
-	s.bandwidths = newBandwidths(s.bandwidthOf)
+	s.bandwidths = newBandwidths(s.bandwidthOf, c.Shares, s.sharesTrouble)
+	s.fair = limit.NewFair(s.slots, limit.FairConfig{
+		Wait: c.QueueTimeout, Queue: max(spare-spare/4, 1), InUse: c.Limiter.InUse, // some of the spare are for those who say who they are
+	})
 	s.spare = limit.NewSpare(s.slots, c.FilePairs)
 	s.transport = upstream.NewTransport(c.Upstream, s.spare)
 	s.maxOpen = s.slots.Max() + spare
@@ -281,6 +304,11 @@ func (s *Server) engineTrouble(err error) {
 	s.log.Error().Err(err).Msg("the tunnel engine failed")
 }
 
+// sharesTrouble logs that the fleet's answers about bandwidths are errors.
+func (s *Server) sharesTrouble(err error) {
+	s.log.Warn().Err(err).Msg("bandwidths are not shared with the other relays")
+}
+
 // Run serves until ctx ends, then drains: not ready but still accepting for
 // DrainGrace, then without listeners until the tunnels have ended or DrainTimeout
 // has passed. cut's end skips what is left of it. Run returns when nothing of the
@@ -386,92 +414,24 @@ func (s *Server) Spare() *limit.Spare { return s.spare }
 // Draining reports whether the server is on its way out.
 func (s *Server) Draining() bool { return s.draining.Load() }
 
+// accountsStarting reports that nobody can log in yet, because accounts that live elsewhere
+// could never be read. Relays that have read them go on without the place they are in.
+func (s *Server) accountsStarting() bool {
+	a, ok := s.config.Accounts.(interface{ Starting() bool })
+	return ok && a.Starting()
+}
+
 // NotReady lists the reasons why a balancer should send nothing here; empty = ready.
 // Load is none: a full relay answers 503 and stays ready.
 func (s *Server) NotReady() []string {
 	var reasons []string
 	if s.draining.Load() {
 		reasons = append(reasons, "draining")
-	} else if !s.listening.Load() {
+	} else if !s.listening.Load() || s.accountsStarting() {
 		reasons = append(reasons, "starting")
 	}
 	if !s.config.Upstream.Usable() {
 		reasons = append(reasons, "no upstream")
 	}
 	return reasons
-}
-
-// Reload reads the accounts' and the certificate's files again, now. What is bad
-// stays as it was, and the error says why.
-func (s *Server) Reload() error {
-	var errs []error
-	if s.config.Accounts != nil {
-		change, err := s.config.Accounts.Reload()
-		s.accountsChanged(change, err)
-		errs = append(errs, err)
-	}
-	if s.cert != nil {
-		errs = append(errs, s.reloadCertificate())
-	}
-	return errors.Join(errs...)
-}
-
-// watch takes up changed files and ends expired accounts until ctx ends.
-func (s *Server) watch(ctx context.Context) {
-	var watches sync.WaitGroup
-	defer watches.Wait()
-	if s.config.Accounts != nil {
-		watches.Go(func() { s.config.Accounts.Watch(ctx, expiryTick, s.accountsChanged) })
-	}
-	expiry := time.NewTicker(expiryTick)
-	defer expiry.Stop()
-	certs := time.NewTicker(certInterval)
-	defer certs.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-expiry.C:
-			if s.config.Accounts != nil {
-				s.endAccounts(s.config.Accounts.Expired())
-			}
-		case <-certs.C:
-			if s.cert != nil && s.cert.changed() {
-				_ = s.reloadCertificate()
-			}
-		}
-	}
-}
-
-func (s *Server) reloadCertificate() error {
-	err := s.cert.reload()
-	if err != nil {
-		s.log.Error().Err(err).Msg("certificate not reloaded; the old one stays")
-		return err
-	}
-	s.log.Info().Msg("certificate reloaded")
-	return nil
-}
-
-// accountsChanged acts on a reload: connections of accounts that may not have them
-// any more end at once.
-func (s *Server) accountsChanged(change account.Change, err error) {
-	s.reloadFailed.Store(err != nil)
-	if err != nil {
-		s.log.Error().Err(err).Msg("accounts not reloaded; the old ones stay")
-		return
-	}
-	s.identities.forget()
-	s.bandwidths.renew()
-	s.endAccounts(change.Ended)
-	s.log.Info().Int("accounts", s.config.Accounts.Len()).Int("added", change.Added).
-		Int("removed", change.Removed).Int("modified", change.Modified).Msg("accounts reloaded")
-}
-
-func (s *Server) endAccounts(names []string) {
-	for _, name := range names {
-		if n := s.engine.CloseKey(name) + s.closeKey(name); n > 0 {
-			s.log.Info().Str("account", name).Int("connections", n).Msg("connections of an ended account closed")
-		}
-	}
 }

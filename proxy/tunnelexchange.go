@@ -137,6 +137,7 @@ func (t *tunnelExchange) Opened() tunnel.Terms {
 	t.opened, t.connect = true, uint32(min(connect.Microseconds(), math.MaxUint32))
 	terms := tunnel.Terms{Greeting: established, Shared: s.bandwidths.take(t.who.key)}
 	s.metrics.opened(connect)
+	t.who.usage(s.config.Meter).Opened()
 	if t.upgraded {
 		terms.Greeting = t.peer.greeting
 		t.peer.greeting = nil
@@ -157,8 +158,8 @@ func (t *tunnelExchange) Refusal(err error) []byte {
 // Moved implements tunnel.Exchange. It is called for every move of every tunnel: two
 // atomic additions.
 func (t *tunnelExchange) Moved(sent bool, n int) {
-	m := t.server().metrics
-	m.moved(t.who.usage(m), sent, n)
+	s := t.server()
+	s.metrics.moved(t.who.usage(s.config.Meter), sent, n)
 }
 
 // Done implements tunnel.Exchange.
@@ -173,15 +174,27 @@ func (t *tunnelExchange) Done(result tunnel.Result) {
 		r.outcome, r.cause = upstreamOutcome(result.Err, s.config.Auth == AuthPassthrough)
 		r.upstream = gatewayOf(result.Err)
 		r.status = s.replies.of(r.outcome).Status()
+	case result.Ending == tunnel.Killed && s.quotaUsed(t.who):
+		r.outcome = QuotaUsed
+		r.status = t.openStatus()
 	case result.Ending == tunnel.Failed:
 		s.log.Error().Err(result.Err).Msg("a tunnel failed")
 		fallthrough
-	case t.opened && t.upgraded:
-		r.status = http.StatusSwitchingProtocols
-	case t.opened:
-		r.status = http.StatusOK
+	default:
+		r.status = t.openStatus()
 	}
 	s.book(&r)
+}
+
+// openStatus is what the customer was answered when the tunnel opened, 0 if it did not.
+func (t *tunnelExchange) openStatus() int {
+	switch {
+	case !t.opened:
+		return 0
+	case t.upgraded:
+		return http.StatusSwitchingProtocols
+	}
+	return http.StatusOK
 }
 
 // record is the exchange's, for its end.
@@ -219,7 +232,7 @@ func (t *tunnelExchange) release() {
 	}
 	t.lease.Release()
 	if t.slot {
-		s.slots.Release()
+		s.fair.Release()
 	}
 	if t.counted {
 		s.open.Add(-1)

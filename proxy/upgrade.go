@@ -29,8 +29,7 @@ func (h *handler) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, t
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	out := &plainWriter{ResponseWriter: w, h: h, x: x, r: r, control: http.NewResponseController(w), left: ctx.Err, gone: ctx.Done(), cancel: cancel}
-	out.shared = h.server.bandwidths.take(x.who.key) // of an answer that is no tunnel's
-	defer h.server.bandwidths.drop(x.who.key)
+	defer out.unshare()
 	conn, err := h.server.config.Upstream.Connect(ctx, upstream.Request{
 		Target: target.String(), Authorization: x.who.authorization,
 	})
@@ -40,6 +39,7 @@ func (h *handler) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, t
 		return
 	}
 	x.upstream = conn.Gateway
+	out.upstreamAnswered() // its bandwidth is of an answer that is no tunnel's
 	handed := false
 	defer func() {
 		if !handed {

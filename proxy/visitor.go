@@ -107,7 +107,7 @@ func (v *visitor) admit(head *connectHead) tunnel.Verdict {
 	if err != nil {
 		return tunnel.Verdict{Action: tunnel.Pass}
 	}
-	q := question{client: v.client.Addr(), target: target, hurried: true}
+	q := question{client: v.client.Addr(), target: target, from: v.listener.name, hurried: true}
 	if head.authorized {
 		q.headers, q.header = 1, head.authorization
 	}
@@ -138,11 +138,17 @@ func (s *Server) lend(t *tunnelExchange) Outcome {
 	if !ok {
 		return undecided
 	}
-	if err := limiter.AcquireNow(&t.lease, t.who.key, t.who.caps); err != nil {
-		return capOutcome(err)
+	if s.fair.Waits() && s.fair.Pressed() {
+		return undecided // before the limiter is asked, who would count the attempt twice
 	}
-	if !s.room() {
+	if err := limiter.AcquireNow(&t.lease, t.who.key, t.who.caps); err != nil {
+		return limitOutcome(err)
+	}
+	if !s.room(t.who) {
 		t.lease.Release()
+		if s.fair.Waits() && !s.memoryFull() {
+			return undecided
+		}
 		return RelayFull
 	}
 	t.slot = true

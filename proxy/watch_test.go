@@ -1,13 +1,16 @@
 package proxy
 
 import (
+	"context"
 	"crypto/tls"
+	"fmt"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
 	"maskrelay/masking"
+	"maskrelay/proxy/limit"
 )
 
 // Changed files are taken up without being told.
@@ -93,5 +96,42 @@ func TestMetrics(t *testing.T) {
 		if got := value(t, families, one.name, one.label, one.value); got != one.want {
 			t.Errorf("%s{%s=%q} is %v, want %v", one.name, one.label, one.value, got, one.want)
 		}
+	}
+}
+
+// Which accounts have series of their own does not change from one scrape to the next:
+// all that ever were named stay in the memory of whoever scrapes.
+func TestAccountSeriesStay(t *testing.T) {
+	r := newRig(t, setup{})
+	var leases []*limit.Lease
+	defer func() {
+		for _, l := range leases {
+			l.Release()
+		}
+	}()
+	for i := range 3 * maxAccountLabels {
+		l, err := r.limiter.Acquire(context.Background(), fmt.Sprint("account", i), limit.Caps{})
+		must(t, err)
+		leases = append(leases, l)
+	}
+	registry := prometheus.NewPedanticRegistry()
+	must(t, registry.Register(r.server))
+	seen, sum := make(map[string]struct{}), 0.0
+	for range 5 {
+		families, err := registry.Gather()
+		must(t, err)
+		sum = 0
+		for _, f := range families {
+			if f.GetName() != "maskrelay_account_connections" {
+				continue
+			}
+			for _, one := range f.GetMetric() {
+				seen[one.GetLabel()[0].GetValue()] = struct{}{}
+				sum += one.GetGauge().GetValue()
+			}
+		}
+	}
+	if len(seen) != maxAccountLabels+1 || sum != 3*maxAccountLabels {
+		t.Errorf("%d accounts were named, with %v connections", len(seen), sum)
 	}
 }

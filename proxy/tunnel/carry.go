@@ -174,15 +174,14 @@ func (t *pump) pay(d, n int) {
 	if t.shared == nil || n == 0 {
 		return
 	}
-	owed := t.shared.take(d, n, time.Now())
+	owed, place := t.shared.take(d, n, time.Now())
 	if owed == 0 {
 		return
 	}
-	t.shared.waiting[d].Add(1)
-	defer t.shared.waiting[d].Add(-1)
-	version := t.shared.version.Load()  // a new bandwidth has new debts
+	t.shared.ways[d].waiting.Add(1)
+	defer t.shared.ways[d].waiting.Add(-1)
 	const look = 100 * time.Millisecond // a cut must not wait for a debt
-	for ; owed > 0 && !t.isOver() && t.shared.version.Load() == version; owed -= look {
+	for ; owed >= worthWaiting && !t.isOver(); owed = t.shared.left(d, place, time.Now()) {
 		time.Sleep(min(owed, look))
 		if !t.directions[d].deaf() {
 			t.last.Store(int64(t.engine.now())) // held up by us, not idle

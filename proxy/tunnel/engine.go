@@ -172,7 +172,13 @@ func (e *Engine) Count() int { return int(e.count.Load()) }
 
 // CloseKey cuts the tunnels of key and returns how many there were.
 func (e *Engine) CloseKey(key string) int {
-	is := func(x Exchange) bool { return x.Key() == key }
+	return e.CloseWhere(func(x Exchange) bool { return x.Key() == key })
+}
+
+// CloseWhere cuts the tunnels for whose exchanges is reports true, and returns how many
+// there were. is runs beside all else that happens to an exchange: it may look only at
+// what of it does not change.
+func (e *Engine) CloseWhere(is func(Exchange) bool) int {
 	return e.reactors.cut(Killed, is) + e.each(func(t *pump) bool {
 		if !is(t.job.Exchange) {
 			return false

@@ -4,6 +4,7 @@ package tunnel
 
 import (
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -325,13 +326,13 @@ func (r *reactor) deafen(t *tunnel, d int) {
 // paid off. It reports whether its turn is over: it is held up, or others want theirs.
 func (r *reactor) owe(t *tunnel, d, n int) bool {
 	now := r.engine.now() // the reactor's clock may be a turn old
-	wait := t.shared.take(d, n, r.engine.epoch.Add(now))
+	wait, place := t.shared.take(d, n, r.engine.epoch.Add(now))
 	if wait == 0 {
 		return t.shared.others(d) > 0
 	}
 	t.sides[d].set(throttled)
 	t.count(d)
-	r.debts.add(int64(now+wait), t.token(d))
+	r.debts.add(debt{at: int64(now + min(wait, lookAgain)), token: t.token(d), place: place})
 	r.debts.tidy(2*r.slab.live, r.waitsForShare)
 	return true
 }
@@ -339,13 +340,19 @@ func (r *reactor) owe(t *tunnel, d, n int) bool {
 // payOff lets the directions go on whose debts are paid off.
 func (r *reactor) payOff() {
 	for {
-		token, ok := r.debts.paid(r.now)
+		due, ok := r.debts.due(r.now)
 		if !ok {
 			return
 		}
-		t := r.slab.find(token)
-		d := int(token & 1)
+		t := r.slab.find(due.token)
+		d := int(due.token & 1)
 		if t == nil || !t.sides[d].is(throttled) {
+			continue
+		}
+		r.pace(t)
+		if left := t.shared.left(d, due.place, r.engine.epoch.Add(time.Duration(r.now))); left >= worthWaiting {
+			due.at = r.now + int64(min(left, lookAgain))
+			r.debts.add(due)
 			continue
 		}
 		r.unthrottle(t, d)
@@ -372,19 +379,18 @@ func (r *reactor) unthrottle(t *tunnel, d int) {
 func (t *tunnel) count(d int) {
 	if t.shared != nil && !t.sides[d].is(counted) {
 		t.sides[d].set(counted)
-		t.shared.waiting[d].Add(1)
+		t.shared.ways[d].waiting.Add(1)
 	}
 }
 
 func (t *tunnel) uncount(d int) {
 	if t.sides[d].is(counted) {
 		t.sides[d].clear(counted)
-		t.shared.waiting[d].Add(-1)
+		t.shared.ways[d].waiting.Add(-1)
 	}
 }
 
-// pace has the kernel smooth a tunnel that may not be faster than its bandwidth. After
-// a change of the bandwidth no side waits for what the old one would have allowed.
+// pace has the kernel smooth a tunnel that may not be faster than its bandwidth.
 func (r *reactor) pace(t *tunnel) {
 	if t.shared == nil {
 		return
@@ -395,10 +401,6 @@ func (r *reactor) pace(t *tunnel) {
 	}
 	t.version = version
 	for d := range t.sides {
-		t.shared.pace(t.sides[d].fd)
-		if t.sides[d].is(throttled) {
-			r.unthrottle(t, d)
-			r.lineUp(t, d)
-		}
+		t.shared.pace(t.sides[d].fd, 1-d)
 	}
 }

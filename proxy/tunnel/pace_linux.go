@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pace sets the kernel's pacing of what is sent on fd above the bandwidth: it smooths,
-// take is exact, and what was missed can be caught up on.
-func (s *Shared) pace(fd int32) {
-	perSecond := s.rate.Load()
+// pace sets the kernel's pacing of what is sent on fd in direction d above the bandwidth:
+// it smooths, take is exact, and what was missed can be caught up on.
+func (s *Shared) pace(fd int32, d int) {
+	perSecond := s.ways[d].paced.Load()
 	value := uint32(math.MaxUint32) // no pacing
 	if perSecond > 0 && perSecond < math.MaxUint32/2 {
 		value = uint32(perSecond + perSecond/4)

@@ -48,8 +48,9 @@ func (q *queue) tidy(live int, keep func(place) bool) {
 
 // debt is a side that waits until its share of a bandwidth allows the next move.
 type debt struct {
-	at    int64
+	at    int64 // when to look at it
 	token uint64
+	place int64 // in the account of the bandwidth
 }
 
 // debts are ordered by time.
@@ -68,7 +69,7 @@ func (d *debts) Pop() any {
 	return x
 }
 
-func (d *debts) add(at int64, token uint64) { heap.Push(d, debt{at, token}) }
+func (d *debts) add(x debt) { heap.Push(d, x) }
 
 // tidy keeps those that keep says, when more than twice live and a few are in it: the
 // debts of tunnels that have ended may be far from due.
@@ -86,7 +87,7 @@ func (d *debts) tidy(live int, keep func(token uint64) bool) {
 	heap.Init(d)
 }
 
-// next is when the first one is paid off; 0 = there is none.
+// next is when to look at the first one; 0 = there is none.
 func (d *debts) next() int64 {
 	if len(*d) == 0 {
 		return 0
@@ -94,10 +95,10 @@ func (d *debts) next() int64 {
 	return (*d)[0].at
 }
 
-// paid returns one that is paid off by now.
-func (d *debts) paid(now int64) (uint64, bool) {
+// due returns one to look at by now.
+func (d *debts) due(now int64) (debt, bool) {
 	if len(*d) == 0 || (*d)[0].at > now {
-		return 0, false
+		return debt{}, false
 	}
-	return heap.Pop(d).(debt).token, true
+	return heap.Pop(d).(debt), true
 }

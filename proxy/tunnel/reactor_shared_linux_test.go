@@ -143,8 +143,8 @@ func TestSharedRateChangesLive(t *testing.T) {
 				pumpsOnly = pumps
 				defer func() { pumpsOnly = false }()
 				l := newLoad(t, 4, false, 1) // one move is an hour of debt
-				until(t, func() bool { return l.shared.waiting[1].Load() == 4 })
-				l.shared.Set(rate)
+				until(t, func() bool { return l.shared.ways[1].waiting.Load() == 4 })
+				l.shared.Set(rate, rate)
 				want := l.total() + 32<<20
 				until(t, func() bool { return l.total() > want })
 			})
@@ -153,9 +153,33 @@ func TestSharedRateChangesLive(t *testing.T) {
 	t.Run("down", func(t *testing.T) {
 		l := newLoad(t, 2, true, 0)
 		until(t, func() bool { return l.total() > 32<<20 })
-		l.shared.Set(100 << 10)
-		until(t, func() bool { return l.shared.waiting[0].Load() == 2 })
+		l.shared.Set(100<<10, 100<<10)
+		until(t, func() bool { return l.shared.ways[0].waiting.Load() == 2 })
 	})
+}
+
+// A rate that changes often gives nobody more than it says: who waits goes on waiting.
+func TestSharedChangesGiveNothing(t *testing.T) {
+	const n, rate = 200, 64 << 10
+	for name, pumps := range map[string]bool{"reactor": false, "pumps": true} {
+		t.Run(name, func(t *testing.T) {
+			pumpsOnly = pumps
+			defer func() { pumpsOnly = false }()
+			l := newLoad(t, n, false, rate)
+			until(t, func() bool { return l.shared.ways[downward].waiting.Load() == n })
+			before, start := l.total(), time.Now()
+			tick := time.NewTicker(20 * time.Millisecond)
+			defer tick.Stop()
+			for i := 0; time.Since(start) < 2500*time.Millisecond; i++ { // beyond two scans of the reactors
+				<-tick.C
+				l.shared.Set(rate, rate<<(i%2))
+			}
+			most := int64(time.Since(start).Seconds()*2*rate) + 16*minQuantum
+			if moved := l.total() - before; moved > most {
+				t.Errorf("%d bytes, not more than %d were allowed", moved, most)
+			}
+		})
+	}
 }
 
 // Throttled bytes are spliced where the rate is worth it, and are the right ones.
@@ -180,12 +204,12 @@ func TestSharedBytesAreRight(t *testing.T) {
 // A cut does not wait for a debt, and leaves none.
 func TestCutWhileThrottled(t *testing.T) {
 	l := newLoad(t, 8, false, 1000)
-	until(t, func() bool { return l.shared.waiting[1].Load() == 8 })
+	until(t, func() bool { return l.shared.ways[1].waiting.Load() == 8 })
 	if n := l.engine.CloseKey("alice"); n != 8 {
 		t.Errorf("cut %d tunnels", n)
 	}
 	until(t, func() bool { return l.engine.Count() == 0 })
-	if n := l.shared.waiting[1].Load(); n != 0 {
+	if n := l.shared.ways[1].waiting.Load(); n != 0 {
 		t.Errorf("%d tunnels wait", n)
 	}
 }

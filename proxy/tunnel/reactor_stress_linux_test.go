@@ -380,7 +380,8 @@ func stressFor(t *testing.T, duration time.Duration, seed uint64) {
 		workers.Go(func() {
 			for time.Now().Before(end) && !t.Failed() {
 				if random.IntN(6) == 0 {
-					s.shared[random.IntN(4)].Set([]int64{0, 5 << 20, 50 << 20, 500 << 20}[random.IntN(4)])
+					rates := []int64{0, 5 << 20, 50 << 20, 500 << 20}
+					s.shared[random.IntN(4)].Set(rates[random.IntN(4)], rates[random.IntN(4)])
 				}
 				s.run(random.Uint64())
 			}
@@ -395,7 +396,7 @@ func stressFor(t *testing.T, duration time.Duration, seed uint64) {
 		}) == 0
 	})
 	for _, shared := range s.shared {
-		if a, b := shared.waiting[0].Load(), shared.waiting[1].Load(); a != 0 || b != 0 {
+		if a, b := shared.ways[0].waiting.Load(), shared.ways[1].waiting.Load(); a != 0 || b != 0 {
 			t.Errorf("%d and %d tunnels wait for a bandwidth", a, b)
 		}
 	}
