@@ -39,9 +39,9 @@ func TestCheckText(t *testing.T) {
 		t.Fatalf("no two parts:\n%s", got)
 	}
 	for _, line := range []string{
-		"MASKRELAY_ACCOUNTS                alice:***:2000,bob:***",
-		"MASKRELAY_ACCOUNTS_FILE           -",
-		"MASKRELAY_UPSTREAM                http://***@gw.vendor.example:7777",
+		"MASKRELAY_ACCOUNTS                    alice:***:2000,bob:***",
+		"MASKRELAY_ACCOUNTS_FILE               -",
+		"MASKRELAY_UPSTREAM                    http://***@gw.vendor.example:7777",
 	} {
 		if !strings.Contains(settings+"\n", line+"\n") {
 			t.Errorf("missing %q in:\n%s", line, settings)
@@ -71,7 +71,7 @@ func TestCheckJSON(t *testing.T) {
 	if !reflect.DeepEqual(got.Warnings, []string{"MASKRELAY_ADMIN_TOKEN: shorter than 16 bytes"}) {
 		t.Errorf("warnings %q", got.Warnings)
 	}
-	if len(got.Settings) != 35 {
+	if len(got.Settings) != 61 {
 		t.Errorf("%d settings", len(got.Settings))
 	}
 }
@@ -115,7 +115,7 @@ func TestCheckSources(t *testing.T) {
 	}, false, smallHost())
 	for _, line := range []string{
 		"ports             141160          28232 local ports (32768-60999) x 5 pairs of a source and a gateway address\n",
-		"MASKRELAY_SOURCE_ADDRS            127.0.0.1,127.0.0.2,::1\n",
+		"MASKRELAY_SOURCE_ADDRS                127.0.0.1,127.0.0.2,::1\n",
 	} {
 		if !strings.Contains(got, line) {
 			t.Errorf("missing %q in:\n%s", line, got)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -47,24 +46,14 @@ Meant for a container's HEALTHCHECK; no other variable is read.`,
 
 // adminAddress is where the relay that was started with environ can be asked from this machine.
 func adminAddress(environ []string) (string, error) {
-	vars, off := dropEmpty(variables(environ))
-	if off["ADMIN_LISTEN"] {
-		return "", errors.New(envPrefix + "ADMIN_LISTEN: empty, so the relay has no admin server to ask")
-	}
-	var admin AdminConfig
-	p := &problems{}
-	parse(&admin, envPrefix, vars, p)
-	if err := p.err(); err != nil {
+	c, err := loadSome(environ, "ADMIN_LISTEN")
+	if err != nil {
 		return "", err
 	}
-	host, port := admin.AdminListen.split()
-	switch host {
-	case "", "0.0.0.0":
-		host = "127.0.0.1"
-	case "::":
-		host = "::1"
+	if c.Admin.AdminListen == "" {
+		return "", errors.New(envPrefix + "ADMIN_LISTEN: empty, so the relay has no admin server to ask")
 	}
-	return net.JoinHostPort(host, port), nil
+	return c.Admin.AdminListen.fromHere(), nil
 }
 
 // askReady is nil if the relay says that it is ready. No proxy of the environment is used and no redirect followed.

@@ -81,15 +81,7 @@ func TestAdminAddress(t *testing.T) {
 }
 
 func TestHealthNobodyThere(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	got := runWith(environ(nil, one("ADMIN_LISTEN", address)), "", "health")
+	got := runWith(environ(nil, one("ADMIN_LISTEN", nobodyListens(t))), "", "health")
 	if got.code != 1 || !strings.HasPrefix(got.stderr, "maskrelay: health: ") || strings.Count(got.stderr, "\n") != 1 {
 		t.Errorf("got %+v", got)
 	}

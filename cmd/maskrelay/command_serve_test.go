@@ -8,8 +8,8 @@ import (
 // TestServeRefusesBadConfig: nothing starts, under either name of the command.
 func TestServeRefusesBadConfig(t *testing.T) {
 	for _, args := range [][]string{nil, {"serve"}} {
-		got := runWith(environ(goodEnv(), one("REDIS_URL", "redis://127.0.0.1")), "", args...)
-		if got != (ending{exitConfig, "", "MASKRELAY_REDIS_URL: not in this version\n"}) {
+		got := runWith(environ(goodEnv(), one("HEALTH_INTERVAL", "1s")), "", args...)
+		if got != (ending{exitConfig, "", "MASKRELAY_HEALTH_INTERVAL: not in this version\n"}) {
 			t.Errorf("maskrelay %v: %+v", args, got)
 		}
 	}

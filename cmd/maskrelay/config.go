@@ -2,6 +2,7 @@ package main
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 
 	"maskrelay/masking"
 	"maskrelay/proxy/account"
+	"maskrelay/proxy/fleet"
 	"maskrelay/upstream"
 )
 
@@ -19,30 +21,38 @@ const envPrefix = "MASKRELAY_"
 // The env tags are the variables' names behind envPrefix; field names are unique over all
 // sections, because that is how a parse error finds its variable.
 type Config struct {
-	Listen      Addresses `env:"LISTEN" envDefault:":8080"` // plain proxy listeners; empty = none
-	TLS         TLSConfig `envPrefix:"TLS_"`
-	ProxyFrom   Prefixes  `env:"PROXY_PROTOCOL_FROM"` // load balancers that must send a PROXY header; empty = nobody may
-	Admin       AdminConfig
-	Auth        AuthConfig
-	Upstream    Secret      `env:"UPSTREAM"` // the one gateway as a URL; "" = Upstreams. Gateways holds the parsed form
-	Balance     Balance     `env:"BALANCE" envDefault:"round_robin"`
-	Sources     SourceAddrs `env:"SOURCE_ADDRS"` // local addresses of connections to gateways; empty = the kernel chooses
-	MaxConns    int         `env:"MAX_CONNS"`    // connections on this relay; 0 = what the host allows
-	User        UserConfig
-	Timeouts    TimeoutConfig
-	Drain       DrainConfig `envPrefix:"DRAIN_"`
-	Targets     TargetConfig
-	Masking     MaskingConfig
-	Log         LogConfig         `envPrefix:"LOG_"`
-	Upstreams   []UpstreamConfig  `env:"-"` // MASKRELAY_UPSTREAMS_<n>_…, in order
-	SecretFiles map[string]string `env:"-"` // variable (behind envPrefix) → file that its value came from
+	Listen       Addresses `env:"LISTEN" envDefault:":8080"` // plain proxy listeners; empty = none
+	TLS          TLSConfig `envPrefix:"TLS_"`
+	ProxyFrom    Prefixes  `env:"PROXY_PROTOCOL_FROM"` // load balancers that must send a PROXY header; empty = nobody may
+	Admin        AdminConfig
+	Auth         AuthConfig
+	Hook         HookConfig    `envPrefix:"AUTH_"`           // for AUTH=hook
+	Guess        GuessConfig   `envPrefix:"LOGIN_FAILURES_"` // for modes in which the relay sees to logins
+	Upstream     Secret        `env:"UPSTREAM"`              // the one gateway as a URL; "" = Upstreams. Gateways holds the parsed form
+	Balance      Balance       `env:"BALANCE" envDefault:"round_robin"`
+	Sources      SourceAddrs   `env:"SOURCE_ADDRS"`                  // local addresses of connections to gateways; empty = the kernel chooses
+	MaxConns     int           `env:"MAX_CONNS"`                     // connections on this relay; 0 = what the host allows
+	QueueTimeout time.Duration `env:"QUEUE_TIMEOUT" envDefault:"0s"` // a new connection's wait for room at MAX_CONNS; 0 = refused at once
+	User         UserConfig
+	Redis        RedisConfig
+	UsageFile    string        `env:"USAGE_FILE"` // the ledger without Redis; "" = memory, until the end of the process
+	Webhook      WebhookConfig `envPrefix:"WEBHOOK_"`
+	Timeouts     TimeoutConfig
+	Drain        DrainConfig `envPrefix:"DRAIN_"`
+	Targets      TargetConfig
+	Masking      MaskingConfig
+	Log          LogConfig         `envPrefix:"LOG_"`
+	Upstreams    []UpstreamConfig  `env:"-"` // MASKRELAY_UPSTREAMS_<n>_…, in order
+	SecretFiles  map[string]string `env:"-"` // variable (behind envPrefix) → file that its value came from
 
 	accountList []*account.Account // of ACCOUNTS, to be shown
+	set         map[string]bool    // variables (behind envPrefix) that the operator gave a value, whatever it is
 
 	// Built from the above; LoadConfig returns an error if any of them cannot be built.
 
 	Gateways []upstream.Gateway `env:"-"` // at least one
-	Accounts *account.Store     `env:"-"` // nil unless AUTH=accounts; it watches nothing by itself
+	Accounts *account.Store     `env:"-"` // of file and list; nil unless AUTH=accounts; it watches nothing by itself
+	Fleet    *fleet.Config      `env:"-"` // nil without REDIS_URL; [fleet.Open] takes it
 	Brand    masking.Brand      `env:"-"`
 	Policy   *masking.Policy    `env:"-"` // knows VENDOR_MARKS, both strip lists and the gateways' hosts
 }
@@ -63,17 +73,22 @@ type AdminConfig struct {
 // AuthConfig is who may use the relay.
 type AuthConfig struct {
 	Mode         AuthMode `env:"AUTH" envDefault:"accounts"`
-	AccountList  Secret   `env:"ACCOUNTS"`      // name:password[:max connections],…
-	AccountsFile string   `env:"ACCOUNTS_FILE"` // YAML
-	AllowFrom    Prefixes `env:"ALLOW_FROM"`    // client networks; empty = all
+	AccountList  Secret   `env:"ACCOUNTS"`                          // name:password[:max connections],…
+	AccountsFile string   `env:"ACCOUNTS_FILE"`                     // YAML
+	InRedis      bool     `env:"ACCOUNTS_REDIS" envDefault:"false"` // accounts of the fleet too, which the API changes
+	AllowFrom    Prefixes `env:"ALLOW_FROM"`                        // client networks; empty = all
 }
 
-// UserConfig is the caps of accounts that name none; 0 = no limit.
+// UserConfig is the caps of accounts that name none, 0 = no limit, and what they are measured by.
 type UserConfig struct {
-	UserMaxConns  int       `env:"USER_MAX_CONNS"`
-	UserConnRate  float64   `env:"USER_CONN_RATE"`                // new connections per second
-	UserConnBurst int       `env:"USER_CONN_BURST"`               // 0 = one second's worth
-	UserBandwidth Bandwidth `env:"USER_BANDWIDTH" envDefault:"0"` // bytes per second, each way
+	UserMaxConns    int           `env:"USER_MAX_CONNS"`
+	UserConnRate    float64       `env:"USER_CONN_RATE"`                // new connections per second
+	UserConnBurst   int           `env:"USER_CONN_BURST"`               // 0 = one second's worth
+	UserBandwidth   Bandwidth     `env:"USER_BANDWIDTH" envDefault:"0"` // bytes per second, each way
+	UserMaxIPs      int           `env:"USER_MAX_IPS"`                  // different client addresses within MaxIPsWindow
+	MaxIPsWindow    time.Duration `env:"MAX_IPS_WINDOW" envDefault:"10m"`
+	UserQuota       Quota         `env:"USER_QUOTA" envDefault:"0"`               // bytes in a period, both ways together
+	UserQuotaPeriod QuotaPeriod   `env:"USER_QUOTA_PERIOD" envDefault:"lifetime"` // also of accounts that have a quota and name no period
 }
 
 // TimeoutConfig is how long the relay waits; all positive.
@@ -135,13 +150,9 @@ func LoadConfig(environ []string) (*Config, error) {
 	files := readSecretFiles(vars, p)
 
 	c := &Config{SecretFiles: files}
+	c.wasSet(vars)
 	parse(c, envPrefix, vars, p)
-	if off["LISTEN"] {
-		c.Listen = nil
-	}
-	if off["ADMIN_LISTEN"] {
-		c.Admin.AdminListen = ""
-	}
+	c.turnOff(off)
 	c.loadUpstreams(vars, p)
 	c.validate(p)
 	c.build(p)
@@ -149,6 +160,47 @@ func LoadConfig(environ []string) (*Config, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// loadSome is LoadConfig for commands that need no whole configuration: it reads only the named variables, of what makes
+// sense alone (the admin server, Redis, the usage file). Everything else has its default or is nil.
+func loadSome(environ []string, names ...string) (*Config, error) {
+	p := &problems{}
+	vars := variables(environ)
+	for name := range vars {
+		if !slices.Contains(names, name) && !slices.Contains(names, strings.TrimSuffix(name, "_FILE")) {
+			delete(vars, name)
+		}
+	}
+	vars, off := dropEmpty(vars)
+	c := &Config{SecretFiles: readSecretFiles(vars, p)}
+	c.wasSet(vars)
+	parse(c, envPrefix, vars, p)
+	c.turnOff(off)
+	c.validateAdmin(p)
+	c.validateRedis(p)
+	c.buildFleet(p)
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Config) wasSet(vars map[string]string) {
+	c.set = make(map[string]bool, len(vars))
+	for name := range vars {
+		c.set[name] = true
+	}
+}
+
+// turnOff empties the listeners for which nothing is a value of its own.
+func (c *Config) turnOff(off map[string]bool) {
+	if off["LISTEN"] {
+		c.Listen = nil
+	}
+	if off["ADMIN_LISTEN"] {
+		c.Admin.AdminListen = ""
+	}
 }
 
 // parse fills the struct v from the variables behind prefix and reports every one that cannot be parsed.
@@ -170,14 +222,20 @@ func (c *Config) validate(p *problems) {
 	c.validateTLS(p)
 	c.validateAdmin(p)
 	c.validateAuth(p)
+	c.validateHook(p)
+	c.validateRedis(p)
+	c.validateUsage(p)
+	c.validateWebhook(p)
 	c.validateSources(p)
 }
 
-// build makes what other packages judge: gateways, mask and accounts.
+// build makes what other packages judge: gateways, mask, accounts and the ways to Redis and the hook.
 func (c *Config) build(p *problems) {
 	c.buildGateways(p)
 	c.buildMasking(p)
 	c.buildAccounts(p)
+	c.buildFleet(p)
+	c.buildHook(p)
 }
 
 // dropEmpty leaves out variables set to nothing, which mean the default as in `${X:-}` of a compose file, and

@@ -221,10 +221,15 @@ func (c *Config) buildAccounts(p *problems) {
 		}
 	}
 	c.accountList = list
-	store, err := account.NewStore(account.StoreConfig{File: a.AccountsFile, List: list})
+	store, err := account.NewStore(c.accountStore())
 	if err != nil {
 		p.addFile("ACCOUNTS_FILE", a.AccountsFile, err)
 		return
 	}
 	c.Accounts = store
+}
+
+// accountStore is where the accounts of AUTH=accounts come from, but for those in Redis.
+func (c *Config) accountStore() account.StoreConfig {
+	return account.StoreConfig{File: c.Auth.AccountsFile, List: c.accountList}
 }

@@ -39,10 +39,7 @@ type schema struct {
 
 func newSchema() schema {
 	s := schema{
-		later: []string{
-			"AUTH_URL", "AUTH_URL_FILE", "AUTH_TTL", "AUTH_STALE", "HEALTH_INTERVAL", "HEALTH_TARGET",
-			"REDIS_URL", "REDIS_URL_FILE", "REDIS_DOWN", "SESSION_KEY", "SESSION_KEY_FILE",
-		},
+		later:         []string{"HEALTH_INTERVAL", "HEALTH_TARGET", "SESSION_KEY", "SESSION_KEY_FILE"},
 		laterUpstream: []string{"POOL"},
 	}
 	for _, f := range fields(&Config{}, "") {
@@ -104,8 +101,8 @@ func kubernetes(name, value string) bool {
 	return (name == "PORT" || strings.HasSuffix(name, "_PORT")) && strings.Contains(value, "://")
 }
 
-// nearest is the existing name that is the fewest edits away from name, the first in the
-// alphabet of several; names of gateways keep their number.
+// nearest is the existing name that ends in name, or else is the fewest edits away from it, the
+// first in the alphabet of several; names of gateways keep their number.
 func (s schema) nearest(name string) string {
 	n, _, ok := upstreamName(name)
 	if !ok {
@@ -116,8 +113,16 @@ func (s schema) nearest(name string) string {
 		candidates = append(candidates, upstreamPrefix(n)+rest)
 	}
 	slices.Sort(candidates)
+	if inFile, ok := strings.CutSuffix(name, "_FILE"); ok && slices.Contains(candidates, inFile) {
+		return inFile // it takes no file
+	}
 	if len(name) > 256 {
 		name = name[:256]
+	}
+	// QUOTA is more likely USER_QUOTA cut short than AUTH misspelt.
+	cut := func(known string) bool { return name != "" && strings.HasSuffix(known, "_"+name) }
+	if i := slices.IndexFunc(candidates, cut); i >= 0 {
+		return candidates[i]
 	}
 	return slices.MinFunc(candidates, func(a, b string) int {
 		return levenshtein.ComputeDistance(name, a) - levenshtein.ComputeDistance(name, b)

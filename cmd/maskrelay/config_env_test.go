@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,6 +25,10 @@ func TestUnknownNames(t *testing.T) {
 		{"ADMIN_TOKENFILE", "ADMIN_TOKEN_FILE"},
 		{"ACCOUNT", "ACCOUNTS"},
 		{"BRAND_FILE", "BRAND"},
+		{"UPSTREAMS_7_WEIGHT_FILE", "UPSTREAMS_7_WEIGHT"},
+		{"AUTH_STYLES", "AUTH_STYLE"},
+		{"QUOTA", "USER_QUOTA"},
+		{"MAX_IPS", "USER_MAX_IPS"},
 		{"", "AUTH"},
 		{"listen", "AUTH"},
 		{strings.Repeat("X", 10000), "MAX_CONNS"},
@@ -52,7 +57,7 @@ func TestKnownNames(t *testing.T) {
 	if err := p.err(); err != nil {
 		t.Error(err)
 	}
-	if len(vars) != 48 { // 35 and 8 of a gateway, 2 and 3 of them also with _FILE
+	if len(vars) != 79 { // 61 and 8 of a gateway, 7 and 3 of them also with _FILE
 		t.Errorf("%d names: %v", len(vars), sortedKeys(vars))
 	}
 }
@@ -60,8 +65,7 @@ func TestKnownNames(t *testing.T) {
 // TestLaterNames: what the interface promises and this version lacks is refused, never ignored.
 func TestLaterNames(t *testing.T) {
 	for _, name := range []string{
-		"AUTH_URL", "AUTH_URL_FILE", "AUTH_TTL", "AUTH_STALE", "HEALTH_INTERVAL", "HEALTH_TARGET", "REDIS_URL", "REDIS_URL_FILE",
-		"REDIS_DOWN", "SESSION_KEY", "SESSION_KEY_FILE", "UPSTREAMS_0_POOL",
+		"HEALTH_INTERVAL", "HEALTH_TARGET", "SESSION_KEY", "SESSION_KEY_FILE", "UPSTREAMS_0_POOL",
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := &problems{}
@@ -180,7 +184,7 @@ func TestVariables(t *testing.T) {
 // FuzzLoadConfig: no value crashes it, every line of an error begins with a variable, and no secret is in one.
 func FuzzLoadConfig(f *testing.F) {
 	const secret = "PLANTED"
-	for _, c := range errorCases() {
+	for _, c := range errorCases(f) {
 		for name, value := range c.vars {
 			f.Add(name, value)
 		}
@@ -205,4 +209,28 @@ func FuzzLoadConfig(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestReadmeNamesEverything: what can be set or called is described.
+func TestReadmeNamesEverything(t *testing.T) {
+	data, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme := string(data)
+	for _, f := range fields(&Config{}, "") {
+		if !strings.Contains(readme, "`"+f.name+"`") {
+			t.Errorf("no word of %s", f.name)
+		}
+	}
+	for _, f := range fields(&UpstreamConfig{}, "_") {
+		if f.name != "_URL" && f.name != "_VENDOR" && !strings.Contains(readme, "`"+f.name+"`") {
+			t.Errorf("no word of UPSTREAMS_<n>%s", f.name)
+		}
+	}
+	for _, c := range newRoot(process{}).Commands() {
+		if !strings.Contains(readme, "`maskrelay "+c.Name()) {
+			t.Errorf("no word of the command %s", c.Name())
+		}
+	}
 }

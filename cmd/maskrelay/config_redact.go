@@ -20,11 +20,7 @@ type Setting struct {
 func (c *Config) Effective() []Setting {
 	var out []Setting
 	add := func(f field) {
-		s := Setting{Name: envPrefix + f.name, Value: f.text()}
-		if path, ok := c.SecretFiles[f.name]; ok {
-			s.Value += " (from " + path + ")"
-		}
-		out = append(out, s)
+		out = append(out, Setting{Name: envPrefix + f.name, Value: c.withFile(f.text(), f.name)})
 	}
 	for _, f := range fields(c, "") {
 		add(f)
@@ -54,6 +50,9 @@ func (c *Config) shown(name string) (string, bool) {
 		}
 		return c.shownGateway(c.Gateways[0], "UPSTREAM"), true
 	}
+	if url, withPath, ok := c.urlOf(name[len(envPrefix):]); ok {
+		return c.withFile(shownURL(url, withPath), name[len(envPrefix):]), true
+	}
 	n, rest, ok := upstreamName(name[len(envPrefix):])
 	if !ok || n >= len(c.Gateways) {
 		return "", false
@@ -67,11 +66,29 @@ func (c *Config) shown(name string) (string, bool) {
 	return "", false
 }
 
-func (c *Config) shownGateway(g upstream.Gateway, name string) string {
-	if path, ok := c.SecretFiles[name]; ok {
-		return fmt.Sprintf("%s (from %s)", g, path)
+// urlOf is the URL of a variable that holds one, and whether its path may be shown.
+func (c *Config) urlOf(name string) (url Secret, withPath, ok bool) {
+	switch name {
+	case "REDIS_URL":
+		return c.Redis.RedisURL, true, true
+	case "AUTH_URL":
+		return c.Hook.HookURL, false, true
+	case "WEBHOOK_URL":
+		return c.Webhook.WebhookURL, false, true
 	}
-	return g.String()
+	return "", false, false
+}
+
+func (c *Config) shownGateway(g upstream.Gateway, name string) string {
+	return c.withFile(g.String(), name)
+}
+
+// withFile adds to a secret's shown form which file it came from, if it did.
+func (c *Config) withFile(shown, name string) string {
+	if path, ok := c.SecretFiles[name]; ok {
+		shown += " (from " + path + ")"
+	}
+	return shown
 }
 
 func (c *Config) shownAccounts() string {
@@ -103,6 +120,7 @@ func (c *Config) Warnings() []string {
 	if c.Auth.Mode == AuthOpen {
 		c.warnOpen(warn)
 	}
+	c.warnFleet(warn)
 	if c.Targets.AllowPrivate {
 		warn("ALLOW_PRIVATE", "customers reach loopback, private and metadata addresses as far as the gateway does")
 	}

@@ -15,7 +15,9 @@ func planted(t *testing.T) (vars map[string]string, secrets []string) {
 		"UPSTREAMS_0_URL": "http://Geheim-4:Geheim-5@gw0.example:1", "UPSTREAMS_1_URL_FILE": writeFile(t, "https://Geheim-6:Geheim-7@gw1.example:2\n"),
 		"UPSTREAMS_2_URL": "http://gw2.example:3", "UPSTREAMS_2_USERNAME": "Geheim-8", "UPSTREAMS_2_PASSWORD": "Geheim-9",
 	}
-	for n := 1; n <= 9; n++ {
+	vars["REDIS_URL_FILE"] = writeFile(t, "rediss://user:Geheim-10@redis.example:6380/2")
+	vars["WEBHOOK_URL"], vars["WEBHOOK_SECRET"] = "https://Geheim-11:Geheim-12@hooks.example/Geheim-13?k=Geheim-14", "Geheim-15"
+	for n := 1; n <= 15; n++ {
 		secrets = append(secrets, fmt.Sprintf("Geheim-%d", n))
 	}
 	return vars, secrets
@@ -50,6 +52,10 @@ func TestEffectiveShowsNoSecret(t *testing.T) {
 		"UPSTREAMS_2_USERNAME": "***",
 		"UPSTREAMS_2_PASSWORD": "***",
 		"UPSTREAMS_2_WEIGHT":   "1",
+		"REDIS_URL":            "rediss://***@redis.example:6380/2 (from " + vars["REDIS_URL_FILE"] + ")",
+		"WEBHOOK_URL":          "https://***@hooks.example/***",
+		"WEBHOOK_SECRET":       "***",
+		"AUTH_URL":             "",
 		"IDLE_TIMEOUT":         "10m",
 		"ALLOW_PORTS":          "80,443",
 		"LISTEN":               ":8080",
@@ -85,6 +91,7 @@ func TestErrorsShowNoSecret(t *testing.T) {
 	for name, value := range map[string]string{
 		"ACCOUNTS": "alice:Geheim-1:x:y:Geheim-2,Geheim-2", "UPSTREAMS_0_URL": "Geheim-4:Geheim-5", "UPSTREAMS_2_URL": "http://Geheim-8:Geheim-9@",
 		"UPSTREAMS_2_PASSWORD": "Geheim-9{}", "UPSTREAMS_2_USERNAME": "Geheim-8:", "ADMIN_TOKEN": "Geheim-3 and more", "UPSTREAM": "http://Geheim-4:Geheim-5@a b:1",
+		"REDIS_URL": "redis//Geheim-10", "WEBHOOK_URL": "https://Geheim-11:Geheim-12@:1/Geheim-13", "AUTH_TOKEN": "Geheim-15",
 		"LISTEN": "x", "BRAND": "\n", "AUTH": "passthrough", "UPSTREAMS_1_WEIGHT": "x", "IDLE_TIMEOUT": "x", "ADMIN_TOKEN_FILE": "/nowhere/x",
 	} {
 		broken := map[string]string{name: value}

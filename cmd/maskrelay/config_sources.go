@@ -151,3 +151,19 @@ func (b *Bandwidth) UnmarshalText(text []byte) error {
 
 // String is the number of bytes per second, in the largest unit that it is a whole number of.
 func (b Bandwidth) String() string { return account.FormatSize(int64(b)) }
+
+// Quota is a number of bytes as sizes are written: 50GB, 1.5TiB.
+type Quota int64
+
+// UnmarshalText parses a size; see [account.ParseQuota].
+func (q *Quota) UnmarshalText(text []byte) error {
+	n, err := account.ParseQuota(string(text))
+	if err != nil {
+		return fmt.Errorf("%q %w", text, err)
+	}
+	*q = Quota(n)
+	return nil
+}
+
+// String is the number of bytes, in the largest unit that it is a whole number of.
+func (q Quota) String() string { return account.FormatSize(int64(q)) }

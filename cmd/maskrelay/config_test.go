@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"maskrelay/proxy/capacity"
+	"maskrelay/proxy/fleet"
 )
 
 func TestLoadConfigDefaults(t *testing.T) {
@@ -28,7 +30,7 @@ func TestLoadConfigDefaults(t *testing.T) {
 		{"Mode", c.Auth.Mode, AuthAccounts},
 		{"Balance", c.Balance, RoundRobin},
 		{"MaxConns", c.MaxConns, 0},
-		{"User", c.User, UserConfig{}},
+		{"User", c.User, UserConfig{MaxIPsWindow: 10 * time.Minute, UserQuotaPeriod: QuotaLifetime}},
 		{"Timeouts", c.Timeouts, TimeoutConfig{10 * time.Second, 5 * time.Second, 30 * time.Second, 10 * time.Minute}},
 		{"Drain", c.Drain, DrainConfig{15 * time.Second, 10 * time.Minute}},
 		{"Targets", c.Targets, TargetConfig{AllowPorts: Ports{List: []uint16{80, 443}}}},
@@ -36,6 +38,11 @@ func TestLoadConfigDefaults(t *testing.T) {
 		{"Log", c.Log, LogConfig{"info", LogJSON, true}},
 		{"Gateways", len(c.Gateways), 1},
 		{"Accounts", c.Accounts.Len(), 2},
+		{"Guess", c.Guess, GuessConfig{60, 300}},
+		{"QueueTimeout", c.QueueTimeout, time.Duration(0)},
+		{"Fleet", c.Fleet, (*fleet.Config)(nil)},
+		{"Down", c.Redis.Down, DownLocalShare},
+		{"hook's TLS", c.Hook.TLS, (*tls.Config)(nil)},
 		{"Warnings", len(c.Warnings()), 0},
 	} {
 		if !reflect.DeepEqual(f.got, f.want) {
@@ -77,7 +84,7 @@ func TestLoadConfigEverything(t *testing.T) {
 		{"AllowFrom", c.Auth.AllowFrom, Prefixes{netip.MustParsePrefix("203.0.113.9/32"), netip.MustParsePrefix("10.1.0.0/16")}},
 		{"Balance", c.Balance, LeastConn},
 		{"MaxConns", c.MaxConns, 5000},
-		{"User", c.User, UserConfig{100, 2.5, 10, 2_500_000}},
+		{"User", c.User, UserConfig{100, 2.5, 10, 2_500_000, 0, 10 * time.Minute, 0, QuotaLifetime}},
 		{"Timeouts", c.Timeouts, TimeoutConfig{time.Second, 2 * time.Second, 3 * time.Second, 24 * time.Hour}},
 		{"Drain", c.Drain, DrainConfig{}},
 		{"Targets", c.Targets, TargetConfig{Ports{List: []uint16{443, 8443}}, HostPatterns{"bad.example", "*.worse.example", "192.0.2.1"}, true}},
@@ -105,7 +112,7 @@ func TestEmptyMeansDefault(t *testing.T) {
 			vars[f.name] = ""
 		}
 	}
-	vars["REDIS_URL"] = ""
+	vars["SESSION_KEY"] = ""
 	vars["UPSTREAMS_0_URL"] = ""
 	c, err := LoadConfig(environ(goodEnv(), vars))
 	if err != nil {
@@ -121,7 +128,7 @@ func TestEmptyMeansDefault(t *testing.T) {
 
 // TestLoadConfigErrors has one case for every way to be wrong, with the exact text.
 func TestLoadConfigErrors(t *testing.T) {
-	for _, c := range errorCases() {
+	for _, c := range errorCases(t) {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := LoadConfig(environ(goodEnv(), c.vars))
 			if err == nil {
@@ -146,13 +153,13 @@ type errorCase struct {
 
 func one(name, value string) map[string]string { return map[string]string{name: value} }
 
-func errorCases() []errorCase {
+func errorCases(t testing.TB) []errorCase {
 	cases := []errorCase{
 		{"nothing at all", map[string]string{"UPSTREAM": "-", "ACCOUNTS": "-"}, []string{
-			"AUTH: accounts needs MASKRELAY_ACCOUNTS_FILE or MASKRELAY_ACCOUNTS",
+			"AUTH: accounts needs MASKRELAY_ACCOUNTS_FILE, MASKRELAY_ACCOUNTS or MASKRELAY_ACCOUNTS_REDIS",
 			"UPSTREAM: missing; write the vendor's gateway as http://user:password@host:port"}},
 		{"several at once", map[string]string{"IDLE_TIMEOUT": "10", "MAX_CONNS": "x", "AUTH": "none", "BALANCE": "best"}, []string{
-			`AUTH: "none" is not one of accounts, passthrough, open`,
+			`AUTH: "none" is not one of accounts, hook, passthrough, open`,
 			`BALANCE: "best" is not one of round_robin, least_conn`,
 			`MAX_CONNS: "x" is not a whole number from 0 to 2147483647`,
 			`IDLE_TIMEOUT: "10" is not a duration; write 10s or 10m`}},
@@ -165,7 +172,7 @@ func errorCases() []errorCase {
 			`UPSTREAMS_1_MAX_CONNS: "y" is not a whole number from 0 to 2147483647`,
 			`UPSTREAMS_1_URL: the scheme is not http, https or direct`}},
 	}
-	return slices.Concat(cases, valueErrors(), bandwidthAndSourceErrors(), crossErrors(), upstreamErrors())
+	return slices.Concat(cases, valueErrors(), bandwidthAndSourceErrors(), crossErrors(), upstreamErrors(), fleetErrors(t), hookErrors(t))
 }
 
 func valueErrors() []errorCase {
@@ -176,7 +183,6 @@ func valueErrors() []errorCase {
 		{"wildcard star", one("LISTEN", "*:80"), []string{`LISTEN: "*:80": the host is neither a name nor an address`}},
 		{"ADMIN_LISTEN", one("ADMIN_LISTEN", "9090"), []string{`ADMIN_LISTEN: "9090" is not an address; write :8080 or 127.0.0.1:8080`}},
 		{"ADMIN_TOKEN", one("ADMIN_TOKEN", "two words"), []string{`ADMIN_TOKEN: holds spaces, control bytes or letters beyond ASCII`}},
-		{"AUTH=hook", one("AUTH", "hook"), []string{`AUTH: "hook" is not in this version; choose accounts, passthrough, open`}},
 		{"BALANCE=ip_hash", one("BALANCE", "ip_hash"), []string{`BALANCE: "ip_hash" is not in this version; choose round_robin, least_conn`}},
 		{"BALANCE=user_hash", one("BALANCE", "user_hash"), []string{`BALANCE: "user_hash" is not in this version; choose round_robin, least_conn`}},
 		{"LOG_LEVEL", one("LOG_LEVEL", "loud"), []string{`LOG_LEVEL: "loud" is not one of debug, info, warn, error`}},
@@ -249,7 +255,7 @@ func crossErrors() []errorCase {
 			`TLS_CERT_FILE: open /nowhere/c: no such file or directory`, `TLS_KEY_FILE: open /nowhere/k: no such file or directory`}},
 		{"TLS files no PEM", map[string]string{"TLS_LISTEN": ":8443", "TLS_CERT_FILE": "/dev/null", "TLS_KEY_FILE": "/dev/null"}, []string{
 			`TLS_CERT_FILE: with MASKRELAY_TLS_KEY_FILE: tls: failed to find any PEM data in certificate input`}},
-		{"accounts without any", one("ACCOUNTS", "-"), []string{`AUTH: accounts needs MASKRELAY_ACCOUNTS_FILE or MASKRELAY_ACCOUNTS`}},
+		{"accounts without any", one("ACCOUNTS", "-"), []string{`AUTH: accounts needs MASKRELAY_ACCOUNTS_FILE, MASKRELAY_ACCOUNTS or MASKRELAY_ACCOUNTS_REDIS`}},
 		{"open without networks", none(map[string]string{"AUTH": "open"}), []string{`ALLOW_FROM: AUTH=open needs the networks of the clients`}},
 		{"open to the world", none(map[string]string{"AUTH": "open", "ALLOW_FROM": "10.0.0.0/8,0.0.0.0/0"}), []string{
 			`ALLOW_FROM: with AUTH=open it must not hold the whole Internet`}},

@@ -111,6 +111,18 @@ func (a Address) loopback() bool {
 	return host == "localhost"
 }
 
+// fromHere is where this machine reaches what listens on the address: on loopback, if that is on all addresses.
+func (a Address) fromHere() string {
+	host, port := a.split()
+	switch host {
+	case "", "0.0.0.0":
+		host = "127.0.0.1"
+	case "::":
+		host = "::1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
 // conflicts reports whether the kernel could not listen on both: the same port, and the same host
 // or one of the two on all addresses of that family.
 func (a Address) conflicts(b Address) bool {

@@ -11,32 +11,29 @@ import (
 
 const (
 	maxTimeout  = 24 * time.Hour
-	maxConnRate = 1e6 // beyond any machine; also refuses infinity
+	maxQueue    = 5 * time.Minute // no customer waits longer
+	maxConnRate = 1e6             // beyond any machine; also refuses infinity
 )
 
 func (c *Config) validateNumbers(p *problems) {
 	notNegative(p, "MAX_CONNS", c.MaxConns)
 	notNegative(p, "USER_MAX_CONNS", c.User.UserMaxConns)
 	notNegative(p, "USER_CONN_BURST", c.User.UserConnBurst)
+	notNegative(p, "USER_MAX_IPS", c.User.UserMaxIPs)
+	notNegative(p, "LOGIN_FAILURES_PER_ADDRESS", c.Guess.PerAddress)
+	notNegative(p, "LOGIN_FAILURES_PER_NAME", c.Guess.PerName)
 	if r := c.User.UserConnRate; math.IsNaN(r) || r < 0 || r > maxConnRate {
 		p.addf("USER_CONN_RATE", "%v is not between 0 and %v", r, int(maxConnRate))
 	}
 	if c.User.UserConnBurst > 0 && c.User.UserConnRate == 0 && !p.failed("USER_CONN_RATE") {
 		p.addf("USER_CONN_BURST", "a burst needs %sUSER_CONN_RATE", envPrefix)
 	}
-	for _, t := range []struct {
-		name  string
-		value time.Duration
-	}{
-		{"HEADER_TIMEOUT", c.Timeouts.Header},
-		{"DIAL_TIMEOUT", c.Timeouts.Dial},
-		{"CONNECT_TIMEOUT", c.Timeouts.Connect},
-		{"IDLE_TIMEOUT", c.Timeouts.Idle},
-	} {
-		if !p.failed(t.name) && (t.value <= 0 || t.value > maxTimeout) {
-			p.addf(t.name, "%s is not above 0 and at most 24h", shortDuration(t.value))
-		}
-	}
+	positive(p, "HEADER_TIMEOUT", c.Timeouts.Header, maxTimeout)
+	positive(p, "DIAL_TIMEOUT", c.Timeouts.Dial, maxTimeout)
+	positive(p, "CONNECT_TIMEOUT", c.Timeouts.Connect, maxTimeout)
+	positive(p, "IDLE_TIMEOUT", c.Timeouts.Idle, maxTimeout)
+	positive(p, "MAX_IPS_WINDOW", c.User.MaxIPsWindow, maxTimeout)
+	bounded(p, "QUEUE_TIMEOUT", c.QueueTimeout, maxQueue)
 	if c.Drain.Grace < 0 {
 		p.addf("DRAIN_GRACE", "%s is below 0", shortDuration(c.Drain.Grace))
 	}
@@ -48,6 +45,20 @@ func (c *Config) validateNumbers(p *problems) {
 func notNegative(p *problems, name string, n int) {
 	if n < 0 {
 		p.addf(name, "\"%d\" is not a whole number from 0 to 2147483647", n)
+	}
+}
+
+// positive refuses a time of 0 or less, and one above limit.
+func positive(p *problems, name string, d, limit time.Duration) {
+	if !p.failed(name) && (d <= 0 || d > limit) {
+		p.addf(name, "%s is not above 0 and at most %s", shortDuration(d), shortDuration(limit))
+	}
+}
+
+// bounded refuses a time below 0, and one above limit.
+func bounded(p *problems, name string, d, limit time.Duration) {
+	if !p.failed(name) && (d < 0 || d > limit) {
+		p.addf(name, "%s is not between 0s and %s", shortDuration(d), shortDuration(limit))
 	}
 }
 
@@ -94,26 +105,37 @@ func (c *Config) validateTLS(p *problems) {
 	if t.CertFile == "" || t.KeyFile == "" {
 		return
 	}
-	cert, certErr := readFile(t.CertFile, maxPEMFile)
+	readPair("TLS_", t.CertFile, t.KeyFile, p)
+}
+
+// readPair reads a certificate and its key, of the variables CERT_FILE and KEY_FILE behind prefix.
+func readPair(prefix, certFile, keyFile string, p *problems) (pair tls.Certificate, ok bool) {
+	cert, certErr := readFile(certFile, maxPEMFile)
 	if certErr != nil {
-		p.add("TLS_CERT_FILE", certErr)
+		p.add(prefix+"CERT_FILE", certErr)
 	}
-	key, keyErr := readFile(t.KeyFile, maxPEMFile)
+	key, keyErr := readFile(keyFile, maxPEMFile)
 	if keyErr != nil {
-		p.add("TLS_KEY_FILE", keyErr)
+		p.add(prefix+"KEY_FILE", keyErr)
 	}
 	if certErr != nil || keyErr != nil {
-		return
+		return tls.Certificate{}, false
 	}
-	if _, err := tls.X509KeyPair(cert, key); err != nil {
-		p.addf("TLS_CERT_FILE", "with %sTLS_KEY_FILE: %w", envPrefix, err)
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		p.addf(prefix+"CERT_FILE", "with %s%sKEY_FILE: %w", envPrefix, prefix, err)
 	}
+	return pair, err == nil
 }
 
 // validateAdmin refuses a token that no Authorization header can carry (RFC 6750 §2.1).
 func (c *Config) validateAdmin(p *problems) {
-	if strings.ContainsFunc(c.Admin.AdminToken.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
-		p.addf("ADMIN_TOKEN", "holds spaces, control bytes or letters beyond ASCII")
+	checkToken(p, "ADMIN_TOKEN", c.Admin.AdminToken)
+}
+
+func checkToken(p *problems, name string, token Secret) {
+	if strings.ContainsFunc(token.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
+		p.addf(name, "holds spaces, control bytes or letters beyond ASCII")
 	}
 }
 
@@ -124,16 +146,17 @@ func (c *Config) validateAuth(p *problems) {
 	}
 	a := c.Auth
 	if a.Mode == AuthAccounts {
-		if a.AccountList == "" && a.AccountsFile == "" {
-			p.addf("AUTH", "accounts needs %sACCOUNTS_FILE or %sACCOUNTS", envPrefix, envPrefix)
+		if a.AccountList == "" && a.AccountsFile == "" && !a.InRedis && !p.failed("ACCOUNTS_REDIS") {
+			p.addf("AUTH", "accounts needs %[1]sACCOUNTS_FILE, %[1]sACCOUNTS or %[1]sACCOUNTS_REDIS", envPrefix)
 		}
-		return
+	} else {
+		c.noEffect(p, "with AUTH="+string(a.Mode), "ACCOUNTS", "ACCOUNTS_FILE", "ACCOUNTS_REDIS")
 	}
-	if a.AccountList != "" {
-		p.addf("ACCOUNTS", "has no effect with AUTH=%s; leave it out", a.Mode)
+	if a.Mode == AuthOpen || a.Mode == AuthPassthrough { // the relay refuses no login itself
+		c.noEffect(p, "with AUTH="+string(a.Mode), "LOGIN_FAILURES_PER_ADDRESS", "LOGIN_FAILURES_PER_NAME")
 	}
-	if a.AccountsFile != "" {
-		p.addf("ACCOUNTS_FILE", "has no effect with AUTH=%s; leave it out", a.Mode)
+	if a.Mode == AuthOpen { // an account is an address there
+		c.noEffect(p, "with AUTH="+string(a.Mode), "USER_MAX_IPS", "MAX_IPS_WINDOW")
 	}
 	if a.Mode != AuthOpen || p.failed("ALLOW_FROM") {
 		return
@@ -143,6 +166,15 @@ func (c *Config) validateAuth(p *problems) {
 		p.addf("ALLOW_FROM", "AUTH=open needs the networks of the clients")
 	case everybody(a.AllowFrom):
 		p.addf("ALLOW_FROM", "with AUTH=open it must not hold the whole Internet")
+	}
+}
+
+// noEffect refuses those of the variables that are set, since they would do nothing for the reason given.
+func (c *Config) noEffect(p *problems, reason string, names ...string) {
+	for _, name := range names {
+		if c.set[name] && !p.failed(name) {
+			p.addf(name, "has no effect %s; leave it out", reason)
+		}
 	}
 }
 

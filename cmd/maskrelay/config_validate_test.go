@@ -13,7 +13,7 @@ import (
 )
 
 // testCertificate writes a self-signed certificate and its key.
-func testCertificate(t *testing.T) (certFile, keyFile string) {
+func testCertificate(t testing.TB) (certFile, keyFile string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -42,7 +42,7 @@ func environ(base map[string]string, vars map[string]string) []string {
 }
 
 // writeFile puts content into a new file and returns its path.
-func writeFile(t *testing.T, content string) string {
+func writeFile(t testing.TB, content string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -62,6 +62,19 @@ func needAddrs(t *testing.T, addrs ...string) {
 		}
 		_ = l.Close()
 	}
+}
+
+// nobodyListens is an address of loopback at which connections are refused.
+func nobodyListens(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return l.Addr().String()
 }
 
 type ending struct {
@@ -128,7 +141,7 @@ func TestHelpHasAnExampleForEveryCommand(t *testing.T) {
 		}
 	}
 	visit(newRoot(process{stdin: strings.NewReader(""), stdout: &bytes.Buffer{}, stderr: &bytes.Buffer{}}), nil)
-	if seen != 12 { // root, 7 commands, 4 shells
+	if seen != 16 { // root, 9 commands, 2 of accounts, 4 shells
 		t.Errorf("%d commands visited", seen)
 	}
 }

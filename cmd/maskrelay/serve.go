@@ -48,46 +48,61 @@ type relay struct {
 	log    zerolog.Logger
 	signal chan os.Signal // from before the listeners are bound
 	admin  *admin.Server  // nil = off
-	drain  chan struct{}  // closed by the admin API
+	back   *backing
+	drain  chan struct{} // closed by the admin API
 	once   sync.Once
 }
 
 // newRelay builds the parts and binds every listener.
 func newRelay(cfg *Config, around surroundings, logger zerolog.Logger) (*relay, error) {
+	back, err := newBacking(cfg, logger)
+	if err != nil {
+		return nil, err
+	}
 	pc, pool, err := proxyConfig(cfg, around, logger)
 	if err != nil {
+		back.close()
 		return nil, err
 	}
+	back.complete(&pc)
 	server, err := proxy.New(pc)
 	if err != nil {
+		back.close()
 		return nil, err
 	}
-	r := &relay{server: server, pool: pool, around: around, log: logger, drain: make(chan struct{}), signal: make(chan os.Signal, 4)}
+	back.server = server
+	r := &relay{server: server, pool: pool, back: back, around: around, log: logger, drain: make(chan struct{}), signal: make(chan os.Signal, 4)}
 	signal.Notify(r.signal, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	if err := server.Listen(context.Background()); err != nil {
-		server.Close()
-		return nil, err
+	err = server.Listen(context.Background())
+	if err == nil && cfg.Admin.AdminListen != "" {
+		err = r.listenAdmin(cfg)
 	}
-	if cfg.Admin.AdminListen == "" {
-		return r, nil
-	}
-	build := readBuild()
-	registry := admin.NewRegistry(build.Version, build.Commit)
-	registry.MustRegister(server, pool)
-	registry.MustRegister(around.metrics()...)
-	r.admin, err = admin.New(admin.Config{
-		Listen:   string(cfg.Admin.AdminListen),
-		Token:    cfg.Admin.AdminToken.Reveal(),
-		Gatherer: registry,
-		Ready:    server.NotReady,
-		Reload:   server.Reload,
-		Drain:    func() { r.once.Do(func() { close(r.drain) }) },
-	})
 	if err != nil {
 		server.Close()
+		back.close()
 		return nil, err
 	}
 	return r, nil
+}
+
+// listenAdmin makes the admin server.
+func (r *relay) listenAdmin(cfg *Config) (err error) {
+	build := readBuild()
+	registry := admin.NewRegistry(build.Version, build.Commit)
+	registry.MustRegister(r.server, r.pool)
+	registry.MustRegister(r.around.metrics()...)
+	registry.MustRegister(r.back.collect...)
+	c := admin.Config{
+		Listen:   string(cfg.Admin.AdminListen),
+		Token:    cfg.Admin.AdminToken.Reveal(),
+		Gatherer: registry,
+		Ready:    r.server.NotReady,
+		Reload:   r.server.Reload,
+		Drain:    func() { r.once.Do(func() { close(r.drain) }) },
+	}
+	r.back.serveAdmin(&c)
+	r.admin, err = admin.New(c)
+	return err
 }
 
 // proxyConfig turns the operator's configuration into the front's.
@@ -112,12 +127,12 @@ func proxyConfig(cfg *Config, around surroundings, logger zerolog.Logger) (proxy
 		Listen: addresses(cfg.Listen), TLSListen: addresses(cfg.TLS.TLSListen),
 		CertFile: cfg.TLS.CertFile, KeyFile: cfg.TLS.KeyFile,
 		ProxyFrom: cfg.ProxyFrom, AllowFrom: cfg.Auth.AllowFrom,
-		Auth: proxy.Auth(cfg.Auth.Mode), Accounts: cfg.Accounts,
+		Auth: proxy.Auth(cfg.Auth.Mode),
 		Defaults: limit.Caps{
 			MaxConns: cfg.User.UserMaxConns, ConnRate: cfg.User.UserConnRate, ConnBurst: cfg.User.UserConnBurst,
 		},
-		Bandwidth: int64(cfg.User.UserBandwidth),
-		Limiter:   limit.NewMemory(), MaxConns: maxConns,
+		Bandwidth: int64(cfg.User.UserBandwidth), MaxIPs: cfg.User.UserMaxIPs,
+		MaxConns: maxConns, QueueTimeout: cfg.QueueTimeout,
 		FilePairs: around.filePairs(), SpareConns: around.host.SpareConns(), Full: around.pressure.Full,
 		Targets: targets, Policy: cfg.Policy, Brand: cfg.Brand, Upstream: pool,
 		HeaderTimeout: cfg.Timeouts.Header, ConnectTimeout: cfg.Timeouts.Connect, IdleTimeout: cfg.Timeouts.Idle,
@@ -168,6 +183,10 @@ func (r *relay) run(ctx context.Context) error {
 	defer close(over)
 	running.Go(func() { r.handleSignals(r.signal, over, stop, cutNow) })
 
+	backed, unback := context.WithCancel(context.Background())
+	defer unback() // when the last byte has moved
+	running.Go(func() { r.back.run(backed) })
+
 	watching, stopWatching := context.WithCancel(context.Background())
 	defer stopWatching()
 	running.Go(func() { r.around.watch(watching, r.log) })
@@ -183,6 +202,7 @@ func (r *relay) run(ctx context.Context) error {
 			}
 		})
 	}
+	r.back.awaitRedis(ctx)
 	err := r.server.Run(ctx, cut)
 	r.pool.Close()
 	select {
