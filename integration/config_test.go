@@ -27,7 +27,7 @@ func TestBadConfigurationNamesEverything(t *testing.T) {
 		"IDLE_TIMEOUT": "10",
 		"ALLOW_PORTS":  "80,99999",
 		"AUTH":         "sometimes",
-		"REDIS_URL":    "redis://127.0.0.1",
+		"SESSION_KEY":  "k",
 		"ACCOUNTS":     customerName + ":" + "secret",
 	}
 	for _, command := range []string{"serve", "check"} {
@@ -35,7 +35,7 @@ func TestBadConfigurationNamesEverything(t *testing.T) {
 		if code != 2 {
 			t.Errorf("%s: exit code %d, want 2", command, code)
 		}
-		for _, want := range []string{"MASKRELAY_UPSTREM", "MASKRELAY_UPSTREAM", "MASKRELAY_IDLE_TIMEOUT", "MASKRELAY_ALLOW_PORTS", "MASKRELAY_AUTH", "MASKRELAY_REDIS_URL", "not in this version"} {
+		for _, want := range []string{"MASKRELAY_UPSTREM", "MASKRELAY_UPSTREAM", "MASKRELAY_IDLE_TIMEOUT", "MASKRELAY_ALLOW_PORTS", "MASKRELAY_AUTH", "MASKRELAY_SESSION_KEY", "not in this version"} {
 			if !strings.Contains(stderr, want) {
 				t.Errorf("%s: no %q in\n%s", command, want, stderr)
 			}

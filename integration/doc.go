@@ -4,6 +4,8 @@
 // Every byte a customer receives is searched for the vendor's name, address, realm and credentials, and every byte that vendor and target
 // receive for the customer's name, password and address, by taps that stand on both sides of the relay.
 //
+// The tests of a fleet (fleet*_test.go) have several relays with a real Redis between them, and take it away, freeze it and empty it.
+//
 // The outside programs come from Debian's packages and npm (install-parts.sh). A test whose program is missing is skipped by its name,
 // and fails where the environment says CI=true.
 package integration

@@ -125,9 +125,10 @@ func killRelay(t *testing.T, s *stack) {
 	lab.Wait(t, 20*time.Second, "the balancer to notice", func() bool { return s.balancer.noticed(t) })
 	tr.waitMore(t, 100)
 	tr.end()
-	// Both balancers try the other relay when a connection is refused, so only what was on its way may be lost: one tunnel of each worker.
-	if lost := tr.failures(); len(lost) > workers {
-		t.Errorf("%d tunnels lost, at most %d were open: %v", len(lost), workers, lost)
+	// Both balancers try the other relay when a connection is refused, so only what was on its way may be lost: one tunnel of each
+	// worker, and one more that the listener took in while the kernel, closing the dead process's descriptors one by one, had not come to it.
+	if lost := tr.failures(); len(lost) > 2*workers {
+		t.Errorf("%d tunnels lost, at most %d may be: %v", len(lost), 2*workers, lost)
 	}
 	tr = startTraffic(t, s.customer.Addr(), echo, workers)
 	tr.waitMore(t, 200)

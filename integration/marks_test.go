@@ -40,7 +40,7 @@ func vendorMarks() *masking.Marks {
 
 // secrets must not be in any log.
 func secrets() *masking.Marks {
-	return masking.NewMarks(customerPassword, vendorPassword, tinyproxyPassword, basic(customerName, customerPassword), basic(vendorUser, vendorPassword), basic(vendorUser, tinyproxyPassword))
+	return masking.NewMarks(customerPassword, vendorPassword, tinyproxyPassword, redisPassword, fleetPassword, laterPassword, basic(customerName, customerPassword), basic(vendorUser, vendorPassword), basic(vendorUser, tinyproxyPassword))
 }
 
 // leakList collects leaks from many connections.
