@@ -43,9 +43,7 @@ func TestHookSingleFlight(t *testing.T) {
 	close(gate)
 	all.Wait()
 	s.wantCalls(t, 2, "50 at once")
-	if n := len(h.flights.open) + len(h.flights.workers) + len(h.flights.clients); n != 0 {
-		t.Errorf("%d left over", n)
-	}
+	wantIdle(t, h.flights, defaultHookConcurrency/2)
 }
 
 func TestHookConcurrencyIsBounded(t *testing.T) {

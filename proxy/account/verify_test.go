@@ -182,9 +182,7 @@ func TestQueueIsBounded(t *testing.T) {
 		if refused.Load() != workers+maxWaiting || worst.Load() != workers {
 			t.Errorf("%d refused, at most %d at once; want %d, %d", refused.Load(), worst.Load(), workers+maxWaiting, workers)
 		}
-		if len(s.flights.open) != 0 || len(s.flights.workers) != 0 {
-			t.Errorf("%d questions and %d workers left over", len(s.flights.open), len(s.flights.workers))
-		}
+		wantIdle(t, s.flights, workers)
 	})
 }
 
@@ -316,19 +314,22 @@ func TestGuessesLeavePlacesToOthers(t *testing.T) {
 	guesser := WithClient(t.Context(), netip.MustParseAddr("2001:db8::1"))
 	neighbour := WithClient(t.Context(), netip.MustParseAddr("2001:db8::2")) // the same /64
 	var guesses sync.WaitGroup
-	for i := range maxOfClient {
+	var refused, busy atomic.Int64
+	for i := range 2 * maxOfClient {
 		guesses.Go(func() {
-			if _, err := s.Authenticate(guesser, "alice", fmt.Sprint("guess", i)); !errors.Is(err, ErrRefused) {
-				t.Errorf("guess %d: %v", i, err)
+			ctx := guesser
+			if i%2 == 1 {
+				ctx = neighbour
+			}
+			switch _, err := s.Authenticate(ctx, "alice", fmt.Sprint("guess", i)); {
+			case errors.Is(err, ErrRefused):
+				refused.Add(1)
+			case errors.Is(err, ErrBusy):
+				busy.Add(1)
 			}
 		})
 	}
-	waitUntil(t, func() bool { return openFlights(s) == maxOfClient })
-	for _, ctx := range []context.Context{guesser, neighbour} {
-		if _, err := s.Authenticate(ctx, "alice", "one more"); !errors.Is(err, ErrBusy) {
-			t.Errorf("beyond the share: %v", err)
-		}
-	}
+	waitUntil(t, func() bool { return openFlights(s) == maxOfClient && busy.Load() == maxOfClient })
 	got := make(chan error)
 	go func() {
 		_, err := s.Authenticate(WithClient(t.Context(), netip.MustParseAddr("192.0.2.1")), "alice", "hunter2")
@@ -340,9 +341,10 @@ func TestGuessesLeavePlacesToOthers(t *testing.T) {
 		t.Errorf("another client: %v", err)
 	}
 	guesses.Wait()
-	if n := len(s.flights.clients); n != 0 {
-		t.Errorf("%d clients remembered at the end", n)
+	if refused.Load() != maxOfClient || busy.Load() != maxOfClient {
+		t.Errorf("%d guesses were compared and %d turned away, want %d each", refused.Load(), busy.Load(), maxOfClient)
 	}
+	wantIdle(t, s.flights, 1)
 }
 
 func openFlights(s *Store) int {
