@@ -14,7 +14,7 @@ var arrows = map[string]struct {
 	why string
 }{
 	"cmd/maskrelay":               {"*", "the program puts everything together"},
-	"proxy":                       {"proxy/account proxy/guess proxy/limit proxy/tunnel proxy/usage masking upstream", "the front; admin reads it through interfaces of the standard and metrics libraries"},
+	"proxy":                       {"proxy/account proxy/guess proxy/limit proxy/tunnel proxy/usage masking upstream upstream/vendor", "the front; admin reads it through interfaces of the standard and metrics libraries"},
 	"proxy/account":               {"", "accounts know nothing of connections"},
 	"proxy/admin":                 {"", "it renders snapshots and decides nothing"},
 	"proxy/capacity":              {"", "pure reads and arithmetic"},
@@ -31,7 +31,8 @@ var arrows = map[string]struct {
 	"proxy/limit/limittest":       {"proxy/limit", "the suite of that interface"},
 	"proxy/tunnel":                {"", "the engine carries bytes; who is allowed what was decided before"},
 	"masking":                     {"", "the mask must be provable alone; standard library only"},
-	"upstream":                    {"masking", "the vendor's side never sees customers' packages"},
+	"upstream":                    {"masking upstream/vendor", "the vendor's side never sees customers' packages"},
+	"upstream/vendor":             {"", "data and pure functions over it"},
 	"upstream/upstreamtest":       {"", "demo, audit and tests share it"},
 	"integration":                 {"masking upstream/upstreamtest integration/lab", "black box: the built binary, not its packages"},
 	"integration/lab":             {"masking upstream/upstreamtest", "the harness of integration"},
@@ -45,7 +46,7 @@ var outside = map[string]string{
 	"github.com/caarlos0/env/v11":    "cmd/maskrelay",
 	"github.com/spf13/cobra":         "cmd/maskrelay",
 	"github.com/pires/go-proxyproto": "proxy",
-	"github.com/goccy/go-yaml":       "proxy/account",
+	"github.com/goccy/go-yaml":       "proxy/account upstream/vendor",
 	"github.com/redis/go-redis/v9":   "proxy/fleet proxy/limit/redislimit proxy/account/redisaccounts proxy/usage/redisusage",
 	"go.etcd.io/bbolt":               "proxy/usage",
 }
