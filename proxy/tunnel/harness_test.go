@@ -100,6 +100,7 @@ type script struct {
 	shared    *Shared
 	next      func() (Attempt, error)
 	request   string
+	append    func(b []byte) []byte // instead of request; nil = that
 	connected func()
 	reply     func(b []byte) (int, error)
 	failed    func(connecting bool, err error)
@@ -125,7 +126,12 @@ func (s *script) Connected() {
 	}
 }
 
-func (s *script) AppendRequest(b []byte) []byte { return append(b, s.request...) }
+func (s *script) AppendRequest(b []byte) []byte {
+	if s.append != nil {
+		return s.append(b)
+	}
+	return append(b, s.request...)
+}
 
 func (s *script) Reply(b []byte) (int, error) { return s.reply(b) }
 

@@ -40,10 +40,16 @@ type Attempt struct {
 	Ports        [2]uint16     // window of local ports, low and high; 0, 0 = the kernel's range
 	Timeout      time.Duration // until the connection stands
 	ReplyTimeout time.Duration // from then until Reply is content
+	Limit        time.Duration // for both together, which no wait exceeds; 0 = none
 }
 
 // ErrBlocks is what Next returns when only Open can go on.
 var ErrBlocks = errors.New("tunnel: the way to the upstream cannot be opened without blocking")
+
+// ErrAsksMore is what Reply returns when the upstream has answered a part of the
+// handshake, of which nothing is left over, and waits for more: AppendRequest says what,
+// and Reply begins with what comes after that.
+var ErrAsksMore = errors.New("tunnel: the upstream waits for more")
 
 // Exchange is what a tunnel is opened for. The engine calls its methods one at a time,
 // with the exception of Moved, and none after Done. Only Open may block: the others are
@@ -54,14 +60,16 @@ type Exchange interface {
 	// Next is the next way to try. ErrBlocks: Open knows. Any other error: there is no
 	// (further) one, and it becomes Result.Err.
 	Next() (Attempt, error)
-	// AppendRequest appends to b what is to be written to the upstream of the last Next.
+	// AppendRequest appends to b what is to be written to the upstream of the last Next:
+	// first, and after each ErrAsksMore. It may be asked twice for the same.
 	AppendRequest(b []byte) []byte
 	// Connected is called when the connection of the last Next stands, and the request was
 	// written or has begun to be.
 	Connected()
 	// Reply looks at all that the upstream has sent so far, which grows from call to
 	// call. n > 0: the tunnel is open, and b[n:] are its first bytes. 0 and no error:
-	// more is needed. An error: this way is closed; Next is asked for another.
+	// more is needed. ErrAsksMore: all of b is done with, and the handshake goes on with
+	// AppendRequest. Any other error: this way is closed; Next is asked for another.
 	Reply(b []byte) (n int, err error)
 	// Failed says why the way of the last Next is closed: while connecting, or after.
 	// err is a syscall.Errno (EMSGSIZE: an answer without an end), io.EOF,

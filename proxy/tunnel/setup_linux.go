@@ -88,7 +88,10 @@ func (r *reactor) dial(t *tunnel, a *Attempt) syscall.Errno {
 		return errno
 	}
 	t.phase = connecting
-	t.setup.reply = a.ReplyTimeout
+	t.setup.reply, t.setup.limit = a.ReplyTimeout, 0
+	if a.Limit > 0 {
+		t.setup.limit = r.now + int64(a.Limit)
+	}
 	r.setDeadline(t, a.Timeout)
 	return 0
 }
@@ -139,7 +142,7 @@ func (r *reactor) connected(t *tunnel) {
 		return
 	}
 	t.exchange.Connected()
-	r.setDeadline(t, t.setup.reply)
+	r.setDeadline(t, t.setup.patience(r.now))
 	if n < len(r.scratch) {
 		t.phase = asking
 		t.setup.bytes = append([]byte(nil), r.scratch[n:]...)
@@ -158,6 +161,14 @@ func (r *reactor) awaitAnswer(t *tunnel) {
 		r.lighten(t)
 	}
 	r.hear(t)
+}
+
+// patience is how long the answer may take from now on.
+func (s *setup) patience(now int64) time.Duration {
+	if s.limit == 0 {
+		return s.reply
+	}
+	return max(min(s.reply, time.Duration(s.limit-now)), 1)
 }
 
 // ask writes the rest of a request.
@@ -189,18 +200,12 @@ func (r *reactor) hear(t *tunnel) {
 	}
 	for s.is(readable) {
 		n, errno := sysRead(s.fd, r.buffer)
-		switch {
-		case errno == errAgain:
+		if errno == errAgain {
 			s.clear(readable)
 			return
-		case errno != 0:
-			r.tryNext(t, false, errno)
-			return
-		case n == 0 && len(before) > 0:
-			r.tryNext(t, false, io.ErrUnexpectedEOF)
-			return
-		case n == 0:
-			r.tryNext(t, false, io.EOF)
+		}
+		if err := readEnd(n, errno, before); err != nil {
+			r.tryNext(t, false, err)
 			return
 		}
 		if n < len(r.buffer) && !s.is(unsure) {
@@ -212,6 +217,12 @@ func (r *reactor) hear(t *tunnel) {
 		}
 		head, err := t.exchange.Reply(b)
 		switch {
+		case errors.Is(err, ErrAsksMore):
+			if !r.askMore(t) {
+				return
+			}
+			before = nil
+			continue
 		case err != nil:
 			r.closePeer(t)
 			r.open(t)
@@ -229,6 +240,45 @@ func (r *reactor) hear(t *tunnel) {
 		r.equip(t)
 		t.setup.bytes = b
 	}
+}
+
+// readEnd is why nothing more of an answer comes, of which there is a part; nil if n
+// bytes came.
+func readEnd(n int, errno syscall.Errno, part []byte) error {
+	switch {
+	case errno != 0:
+		return errno
+	case n > 0:
+		return nil
+	case len(part) > 0:
+		return io.ErrUnexpectedEOF
+	}
+	return io.EOF
+}
+
+// askMore writes the next part of the request, and reports whether all of it is on its
+// way. The time for the answers goes on.
+func (r *reactor) askMore(t *tunnel) bool {
+	r.scratch = t.exchange.AppendRequest(r.scratch[:0])
+	n, errno := sysSend(t.sides[1].fd, r.scratch)
+	if errno != 0 && errno != errAgain {
+		r.tryNext(t, false, errno)
+		return false
+	}
+	if n < len(r.scratch) {
+		r.equip(t)
+		t.phase = asking
+		t.setup.bytes = append([]byte(nil), r.scratch[n:]...)
+		t.sides[1].clear(writable)
+		return false
+	}
+	if t.setup != nil {
+		t.setup.bytes = nil
+		if len(t.setup.head) == 0 {
+			r.lighten(t)
+		}
+	}
+	return true
 }
 
 // tryNext gives the way under way up, for another one.

@@ -54,6 +54,7 @@ type setup struct {
 	head      []byte     // bytes from the customer that wait: of a head, or for the upstream
 	bytes     []byte     // of the request not sent yet, or of the reply so far
 	reply     time.Duration
+	limit     int64              // reactor's time at which the attempt is over; 0 = none
 	cancel    context.CancelFunc // of Open
 	err       error
 	dropped   int // bytes, while lingering
