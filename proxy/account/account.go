@@ -49,6 +49,13 @@ type Account struct {
 	// AllowFrom are the networks that the customer may connect from, in
 	// canonical form; empty is any.
 	AllowFrom []netip.Prefix
+	// Pool is the pool of gateways that serves the customer, empty for the one of the
+	// listener that he comes through; see [CheckPool]. Another one is for what he opens
+	// from then on.
+	Pool string
+	// Pools are those that he may choose by the username parameter pool, each once; empty
+	// is none but the one that serves him anyway.
+	Pools []string
 	// Disabled reports whether the operator has switched the account off.
 	Disabled bool
 
@@ -61,6 +68,16 @@ func (a *Account) String() string { return a.Name }
 // HasPassword reports whether the account has a password of its own to be
 // checked against, as all of a Store's have. A [Hook]'s have none.
 func (a *Account) HasPassword() bool { return a.password != nil }
+
+// PlainPassword returns the account's password, and reports whether it is known as
+// plain text: of a hash nobody knows it. It is a secret, for the eyes of whoever hands it
+// to the customer.
+func (a *Account) PlainPassword() (password string, ok bool) {
+	if a.password == nil || a.password.bcrypt {
+		return "", false
+	}
+	return *a.password.text, true
+}
 
 // Expired reports whether the account is no longer served at now.
 func (a *Account) Expired(now time.Time) bool {
@@ -85,7 +102,8 @@ func (a *Account) equal(b *Account) bool { return a.sameTerms(b) && a.password.e
 func (a *Account) sameTerms(b *Account) bool {
 	return a.Name == b.Name && a.MaxConns == b.MaxConns && a.ConnRate == b.ConnRate &&
 		a.ConnBurst == b.ConnBurst && a.Bandwidth == b.Bandwidth && a.Quota == b.Quota && a.QuotaPeriod == b.QuotaPeriod &&
-		a.Weight == b.Weight && a.Expires.Equal(b.Expires) && a.Disabled == b.Disabled && !a.narrowed(b)
+		a.Weight == b.Weight && a.Expires.Equal(b.Expires) && a.Pool == b.Pool && slices.Equal(a.Pools, b.Pools) &&
+		a.Disabled == b.Disabled && !a.narrowed(b)
 }
 
 // narrowed reports whether other addresses may connect under b than under a.

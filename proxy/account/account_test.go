@@ -65,6 +65,17 @@ func TestAccountsDoNotPrintPasswords(t *testing.T) {
 	}
 }
 
+func TestPlainPassword(t *testing.T) {
+	if password, ok := plain("alice", "hunter2").PlainPassword(); !ok || password != "hunter2" {
+		t.Errorf("of plain text: %q, %v", password, ok)
+	}
+	for _, a := range []*Account{hashed("alice"), {Name: "alice"}} {
+		if password, ok := a.PlainPassword(); ok || password != "" {
+			t.Errorf("of a hash, or none: %q, %v", password, ok)
+		}
+	}
+}
+
 func TestHash(t *testing.T) {
 	for _, password := range []string{"", "a\nb", "\x00", strings.Repeat("x", 73)} {
 		hash, err := Hash(password)

@@ -34,7 +34,9 @@
 //	usertotalrate  bytes/s                bandwidth
 //	userrate       bytes/s, for want of usertotalrate; for the panels it is that of one
 //	               connection, here it is shared by all of the account's
-//	upstream, outgoing   must be empty: a gateway of one's own is not in this version
+//	pool           a name               pool
+//	pools          names, with commas   pools
+//	upstream, outgoing   must be empty: an account has no gateway of its own, but a pool
 //
 // Absent, empty and 0 are the relay's default. Others, as ipconns and iprate, are not
 // looked at. 200, 400, 401, 403 and 407 refuse the credentials.

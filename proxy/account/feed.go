@@ -25,6 +25,7 @@ const (
 // otherwise, it is guarded by the Store's reloadMu.
 type feed struct {
 	source Source
+	check  func(*Account) error // nil = none
 	mark   string
 	known  map[string]fed
 	// refused are records that are not served, and why; fresh are those not told yet.
@@ -45,9 +46,9 @@ type fed struct {
 	valid   bool     // it still is
 }
 
-func newFeed(source Source) *feed {
+func newFeed(source Source, check func(*Account) error) *feed {
 	return &feed{
-		source: source, known: make(map[string]fed),
+		source: source, check: check, known: make(map[string]fed),
 		refused: make(map[string]error), fresh: make(map[string]error),
 		toldDown: make(map[string]struct{}),
 	}
@@ -193,7 +194,7 @@ func (f *feed) take(u Update) []string {
 		is, ok := f.known[r.Name]
 		return ok && r.Data != nil && is.version == r.Version
 	})
-	accounts, errs := parseRecords(fresh)
+	accounts, errs := f.parseRecords(fresh)
 	for i, r := range fresh {
 		names = append(names, r.Name)
 		is := f.known[r.Name]
@@ -289,7 +290,7 @@ func joinByName(errs map[string]error) error {
 const recordsPerPart = 256
 
 // parseRecords parses records, on all processors if there are many.
-func parseRecords(records []Record) ([]*Account, []error) {
+func (f *feed) parseRecords(records []Record) ([]*Account, []error) {
 	accounts, errs := make([]*Account, len(records)), make([]error, len(records))
 	var next atomic.Int64
 	work := func() {
@@ -297,7 +298,7 @@ func parseRecords(records []Record) ([]*Account, []error) {
 			end := int(next.Add(recordsPerPart))
 			for i := end - recordsPerPart; i < min(end, len(records)); i++ {
 				if records[i].Data != nil {
-					accounts[i], errs[i] = parseRecord(records[i])
+					accounts[i], errs[i] = f.parseRecord(records[i])
 				}
 			}
 			if end >= len(records) {
@@ -315,7 +316,7 @@ func parseRecords(records []Record) ([]*Account, []error) {
 
 // parseRecord parses one record, which must have a password, and that as a hash: whoever
 // reads the source must not learn what customers send.
-func parseRecord(r Record) (*Account, error) {
+func (f *feed) parseRecord(r Record) (*Account, error) {
 	a, err := ParseJSON(r.Name, r.Data)
 	switch {
 	case err != nil:
@@ -324,6 +325,9 @@ func parseRecord(r Record) (*Account, error) {
 		return nil, errors.New("account: password: is missing")
 	case !a.password.bcrypt:
 		return nil, errors.New("account: password: must be a hash, such as hash-password makes")
+	}
+	if err := inspect(f.check, a); err != nil {
+		return nil, err
 	}
 	return a, nil
 }

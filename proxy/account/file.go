@@ -46,11 +46,16 @@ type placed struct {
 //
 // A large file is parsed in parts and in parallel, on all processors.
 func ParseFile(name string, data []byte) ([]*Account, error) {
+	return parseFile(name, data, nil)
+}
+
+// parseFile is ParseFile with a check of each account that is valid by itself.
+func parseFile(name string, data []byte, check func(*Account) error) ([]*Account, error) {
 	text := strings.TrimPrefix(string(data), "\uFEFF")
 	if at := invalidUTF8(text); at.line > 0 {
 		return nil, joinProblems(name, []problem{{at, "not valid UTF-8"}})
 	}
-	return collect(name, parseParts(splitFile(text, itemsPerPart)))
+	return collect(name, parseParts(splitFile(text, itemsPerPart), check))
 }
 
 // invalidUTF8 returns the place of the first byte that is not UTF-8, or the zero
@@ -72,7 +77,7 @@ func invalidUTF8(text string) position {
 
 // parseParts parses all parts, as many at once as there are processors, and
 // returns their results in order.
-func parseParts(parts []part) []partResult {
+func parseParts(parts []part, check func(*Account) error) []partResult {
 	results := make([]partResult, len(parts))
 	var next atomic.Int64
 	work := func() {
@@ -81,7 +86,7 @@ func parseParts(parts []part) []partResult {
 			if i >= len(parts) {
 				return
 			}
-			results[i] = parsePart(parts[i])
+			results[i] = parsePart(parts[i], check)
 		}
 	}
 	var wg sync.WaitGroup

@@ -21,6 +21,8 @@ const example = `accounts:
     weight: 5
     expires: 2026-12-31T00:00:00Z
     allow_from: [203.0.113.77/24, "2001:db8::1", ::ffff:198.51.100.0/120]
+    pool: oxy
+    pools: [smart, "eu.1"]
     disabled: false
   - name: bob
     password: 'pass: "word", #1'
@@ -39,6 +41,7 @@ func TestParseFile(t *testing.T) {
 	alice.MaxConns, alice.ConnRate, alice.ConnBurst = 2000, 200.5, 400
 	alice.Bandwidth = 10_000_000
 	alice.Quota, alice.QuotaPeriod, alice.MaxIPs, alice.Weight = 50_000_000_000, Monthly, 3, 5
+	alice.Pool, alice.Pools = "oxy", []string{"smart", "eu.1"}
 	alice.Expires = time.Date(2026, 12, 31, 0, 0, 0, 0, time.UTC)
 	for _, s := range []string{"203.0.113.0/24", "2001:db8::1/128", "198.51.100.0/24"} {
 		alice.AllowFrom = append(alice.AllowFrom, netip.MustParsePrefix(s))
@@ -72,7 +75,7 @@ func TestParseFileForms(t *testing.T) {
 		"quoted keys":      strings.ReplaceAll(example, "name:", `"name":`),
 		"block list":       strings.Replace(example, `[203.0.113.77/24, "2001:db8::1", ::ffff:198.51.100.0/120]`, "\n    - 203.0.113.0/24\n    - 2001:db8::1\n    - ::ffff:198.51.100.0/120", 1),
 		"flow": `accounts: [{name: alice, password: ` + cheapHash + `, max_conns: 2000, conn_rate: 200.5, conn_burst: 400, bandwidth: 10000000,
-  quota: 50000000000, quota_period: "monthly", max_ips: 3, weight: 5, expires: 2026-12-31T00:00:00Z, allow_from: [203.0.113.0/24, "2001:db8::1", 198.51.100.0/24]}, {name: bob, password: "pass: \"word\", #1", quota_period: lifetime, disabled: true}]`,
+  quota: 50000000000, quota_period: "monthly", max_ips: 3, weight: 5, expires: 2026-12-31T00:00:00Z, allow_from: [203.0.113.0/24, "2001:db8::1", 198.51.100.0/24], pool: oxy, pools: [smart, eu.1]}, {name: bob, password: "pass: \"word\", #1", quota_period: lifetime, disabled: true}]`,
 	}
 	for name, text := range forms {
 		t.Run(name, func(t *testing.T) {
@@ -181,7 +184,20 @@ func TestParseFileErrors(t *testing.T) {
 		{"weight negative", with("weight: -1"), []string{"weight: must be a whole number from 0 to 1000"}},
 		{"weight fraction", with("weight: 0.5"), []string{"weight: must be a whole number from 0 to 1000"}},
 		{"weight null", with("weight:"), []string{"weight: has no value"}},
-		{"pool", with("pool: oxy"), []string{"pool: not in this version"}},
+		{"pool dash", with("pool: o-xy"), []string{"a.yaml:4:11: pool: must be 1 to 32 of the characters A-Z, a-z, 0-9, '_' and '.', and '-' is none of them"}},
+		{"pool letter", with("pool: öxy"), []string{"and 'ö' is none of them"}},
+		{"pool empty", with("pool: ''"), []string{"pool: must be 1 to 32 of the characters A-Z, a-z, 0-9, '_' and '.'"}},
+		{"pool long", with("pool: " + strings.Repeat("x", 33)), []string{"pool: must be 1 to 32"}},
+		{"pool number", with("pool: 1"), []string{"a.yaml:4:11: pool: must be a string: put it in quotes"}},
+		{"pool list", with("pool: [oxy]"), []string{"pool: must be a string on one line"}},
+		{"pool null", with("pool:"), []string{"pool: has no value"}},
+		{"pools scalar", with("pools: oxy"), []string{"a.yaml:4:12: pools: must be a list of pools"}},
+		{"pools null", with("pools:"), []string{"pools: has no value"}},
+		{"pools empty", with("pools: []"), []string{"a.yaml:4:12: pools: must name a pool; leave it out to allow none"}},
+		{"pools bad", with("pools: [oxy, a/b, 7, oxy]"), []string{
+			"a.yaml:4:18: pools: must be 1 to 32 of the characters", "a.yaml:4:23: pools: must be a string: put it in quotes", "a.yaml:4:26: pools: is there twice"}},
+		{"pools block", with("pools:\n      - oxy\n      - a-b\n"), []string{"a.yaml:6:9: pools: must be 1 to 32 of the characters A-Z, a-z, 0-9, '_' and '.', and '-' is none of them"}},
+		{"pools many", with("pools: [" + strings.Repeat("a, ", 64) + "b]"), []string{"a.yaml:4:12: pools: must name at most 64 pools"}},
 		{"expires", with("expires: soon"), []string{"a.yaml:4:14: expires: must be a time such as"}},
 		{"expires date", with("expires: 2026-12-31"), []string{"expires: must be a time such as"}},
 		{"expires 31 february", with("expires: 2026-02-31T00:00:00Z"), []string{"expires: must be a time such as"}},
@@ -201,7 +217,7 @@ func TestParseFileErrors(t *testing.T) {
 		{"deep", "accounts: " + strings.Repeat("[", 100_000), []string{"nested too deeply"}},
 		{"deep dashes", "accounts:\n  " + strings.Repeat("- ", 100_000), []string{"nested too deeply"}},
 		{"deep keys", "accounts:\n  " + strings.Repeat("? ", 100_000), []string{"nested too deeply"}},
-		{"all at once", "accounts:\n- name: a\n  password: ''\n  pool: x\n- name: b b\n  quota: 1Gb\n", []string{
+		{"all at once", "accounts:\n- name: a\n  password: ''\n  pool: x-\n- name: b b\n  quota: 1Gb\n", []string{
 			"a.yaml:3:13: password:", "a.yaml:4:9: pool:", "a.yaml:5:3: password is missing", "a.yaml:5:9: name:", "a.yaml:6:10: quota:"}},
 	}
 	for _, tt := range tests {
@@ -224,7 +240,7 @@ func TestParseFileErrors(t *testing.T) {
 }
 
 func TestParseFileNamesABoundedNumberOfProblems(t *testing.T) {
-	text := "accounts:\n" + strings.Repeat("- {name: a, password: x, pool: y}\n", 1000)
+	text := "accounts:\n" + strings.Repeat("- {name: a, password: x, pool: y-}\n", 1000)
 	_, err := ParseFile("a.yaml", []byte(text))
 	wantError(t, err, "a.yaml:2:", "and 900 more problems")
 	if lines := strings.Count(err.Error(), "\n") + 1; lines != maxProblems+1 {

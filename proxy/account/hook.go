@@ -55,6 +55,9 @@ type HookConfig struct {
 	// as often as TTL says. It is called for one account after another, must be quick,
 	// and must not call the Hook. nil = none has.
 	InUse func(name string) bool
+	// Check is asked about each account that the hook tells, before it is taken; nil =
+	// none is. What it says is the hook's trouble. It is as [StoreConfig]'s.
+	Check func(*Account) error
 	// Trouble is told why the hook cannot be used or understood, at most once a minute
 	// and with how often. It must not wait. nil = nobody is told.
 	Trouble func(error)
@@ -229,6 +232,11 @@ func (h *Hook) ask(ctx context.Context, q asking) (hookAnswer, bool) {
 func (h *Hook) call(ctx context.Context, q asking) (*Account, error) {
 	reloads := h.reloads.Load()
 	a, err := h.caller.ask(ctx, q)
+	if err == nil {
+		if bad := inspect(h.config.Check, a); bad != nil {
+			err = fmt.Errorf("the answer is not an account: %w", bad)
+		}
+	}
 	now := h.config.Now()
 	current := reloads == h.reloads.Load()
 	switch {

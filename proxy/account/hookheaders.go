@@ -57,6 +57,7 @@ func headersAnswer(name string, response *http.Response) (*Account, error) {
 			}
 			return text
 		}},
+		{"pool", func(v value) (text string) { a.Pool, text = v.word().pool(); return text }},
 		{"upstream", notHonoured},
 		{"outgoing", notHonoured},
 	} {
@@ -68,17 +69,42 @@ func headersAnswer(name string, response *http.Response) (*Account, error) {
 			problems = append(problems, fmt.Errorf("the answer's %s %s", f.field, text))
 		}
 	}
+	if text := a.headersPools(response.Header.Values("pools")); text != "" {
+		problems = append(problems, errors.New("the answer's pools: "+text))
+	}
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
 	return a, nil
 }
 
+// headersPools reads the pools, which are a list as fields of a head have them (RFC 9110
+// §5.6.1): in one field or in several, with commas between, empty elements being none.
+func (a *Account) headersPools(values []string) string {
+	l, _ := listOf("pools")
+	for element := range strings.SplitSeq(strings.Join(values, ","), ",") {
+		v := value{kindString, strings.TrimSpace(element)}
+		if v.text == "" {
+			continue
+		}
+		if text := l.add(a, v); text != "" {
+			return text
+		}
+		if text := l.problem(len(a.Pools)); text != "" {
+			return text
+		}
+	}
+	return ""
+}
+
 // notHonoured is the problem with an answer that sends the customer another way. To
 // ignore it would send him through a gateway that was not meant for him.
 func notHonoured(value) string {
-	return "is not empty, and a gateway of one's own is not in this version"
+	return "is not empty; an account cannot bring a gateway of its own, but the field pool can name one of the relay's pools"
 }
+
+// word is v taken for text.
+func (v value) word() value { return value{kindString, v.text} }
 
 // fieldValue returns the field of a head as a number, empty if there is none.
 func fieldValue(head http.Header, field string) (value, string) {

@@ -40,11 +40,10 @@ func ParseJSON(name string, data []byte) (*Account, error) {
 	}
 	for _, key := range accountKeys() {
 		raw, ok := fields[key]
+		l, isList := listOf(key)
 		switch {
-		case ok && key == keyAllowFrom:
-			var texts []string
-			a.AllowFrom, texts = jsonNetworks(raw)
-			for _, text := range texts {
+		case ok && isList:
+			for _, text := range a.jsonList(l, raw) {
 				report(key, text)
 			}
 		case ok:
@@ -131,27 +130,29 @@ func jsonValue(raw json.RawMessage) value {
 	return value{kindInteger, string(raw)}
 }
 
-// jsonNetworks reads allow_from, and returns the problem of each element by itself.
-func jsonNetworks(raw json.RawMessage) (prefixes []netip.Prefix, problems []string) {
+// jsonList reads a list into a, and returns the problem of each element by itself.
+func (a *Account) jsonList(l list, raw json.RawMessage) (problems []string) {
 	if v := jsonValue(raw); v.kind != kindList {
-		return nil, []string{v.problem(wantNetworks)}
+		return []string{v.problem(l.want)}
 	}
 	var elements []json.RawMessage
-	if json.Unmarshal(raw, &elements) != nil || len(elements) == 0 {
-		return nil, []string{noNetworks}
+	if json.Unmarshal(raw, &elements) != nil {
+		return []string{l.want}
+	}
+	if text := l.problem(len(elements)); text != "" {
+		return []string{text}
 	}
 	for i, element := range elements {
-		prefix, text := jsonValue(element).network()
+		text := l.add(a, jsonValue(element))
 		switch {
 		case text == "":
-			prefixes = append(prefixes, prefix)
 		case len(problems) == maxProblems:
-			return nil, append(problems, "and more problems")
+			return append(problems, "and more problems")
 		default:
 			problems = append(problems, fmt.Sprintf("element %d %s", i+1, text))
 		}
 	}
-	return prefixes, problems
+	return problems
 }
 
 // shape is an account as it is written. What is left out is the default.
@@ -168,6 +169,8 @@ type shape struct {
 	Weight      int            `json:"weight,omitempty"`
 	Expires     string         `json:"expires,omitempty"`
 	AllowFrom   []netip.Prefix `json:"allow_from,omitempty"`
+	Pool        string         `json:"pool,omitempty"`
+	Pools       []string       `json:"pools,omitempty"`
 	Disabled    bool           `json:"disabled,omitempty"`
 }
 
@@ -175,7 +178,7 @@ func (a *Account) shape() shape {
 	s := shape{
 		Name: a.Name, MaxConns: a.MaxConns, ConnRate: a.ConnRate, ConnBurst: a.ConnBurst,
 		QuotaPeriod: a.QuotaPeriod, MaxIPs: a.MaxIPs, Weight: a.Weight,
-		AllowFrom: a.AllowFrom, Disabled: a.Disabled,
+		AllowFrom: a.AllowFrom, Pool: a.Pool, Pools: a.Pools, Disabled: a.Disabled,
 	}
 	if !a.Expires.IsZero() {
 		s.Expires = a.Expires.Format(time.RFC3339Nano) // in its own zone: UTC's year can have five digits

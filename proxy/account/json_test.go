@@ -10,7 +10,8 @@ import (
 )
 
 const wholeJSON = `{"name":"alice","max_conns":2000,"conn_rate":200.5,"conn_burst":400,"bandwidth":"10MB","quota":"50GB",` +
-	`"quota_period":"monthly","max_ips":3,"weight":5,"expires":"2026-12-31T00:00:00Z","allow_from":["203.0.113.0/24","2001:db8::1/128"],"disabled":true}`
+	`"quota_period":"monthly","max_ips":3,"weight":5,"expires":"2026-12-31T00:00:00Z","allow_from":["203.0.113.0/24","2001:db8::1/128"],` +
+	`"pool":"oxy","pools":["smart","eu.1"],"disabled":true}`
 
 func mustParseJSON(t testing.TB, name, data string) *Account {
 	t.Helper()
@@ -33,7 +34,7 @@ func TestParseJSON(t *testing.T) {
 		{"whole", "", strings.Replace(wholeJSON, `"disabled":true`, `"password":"`+cheapHash+`"`, 1), nil},
 		{"numbers, spaces, host bits", "alice", "\n{ \"quota\" : 50000000000, \"bandwidth\": 10000000, \"max_conns\" :2000 , \"conn_rate\": 2005e-1, \"conn_burst\": 400," +
 			`"quota_period":"monthly","max_ips":3,"weight":5,"password":"` + cheapHash + `","expires":"2026-12-31T01:00:00+01:00","disabled":false,` +
-			`"allow_from":["203.0.113.77/24","2001:db8::1","::ffff:198.51.100.0/120"]}` + "\n", fromFile[0]},
+			`"allow_from":["203.0.113.77/24","2001:db8::1","::ffff:198.51.100.0/120"],"pool":"\u006fxy","pools":[ "smart" , "eu.1"]}` + "\n", fromFile[0]},
 		{"name only", "", `{"name":"a"}`, &Account{Name: "a"}},
 		{"name from outside", "a", `{}`, &Account{Name: "a"}},
 		{"name twice", "a", `{"name":"a"}`, &Account{Name: "a"}},
@@ -155,7 +156,14 @@ func TestParseJSONErrors(t *testing.T) {
 		{"allow_from empty", "", with(`"allow_from":[ ]`), []string{"allow_from: must name a network"}},
 		{"allow_from bad", "", with(`"allow_from":["203.0.113.0/24","sesame",5]`), []string{
 			"allow_from: element 2 must be a network", "allow_from: element 3 must be a string"}},
-		{"pool", "", with(`"pool":"oxy"`), []string{"account: pool: not in this version"}},
+		{"pool", "", with(`"pool":"o-xy"`), []string{"account: pool: must be 1 to 32 of the characters A-Z, a-z, 0-9, '_' and '.', and '-' is none of them"}},
+		{"pool null", "", with(`"pool":null`), []string{"account: pool: has no value"}},
+		{"pools scalar", "", with(`"pools":"oxy"`), []string{"pools: must be a list of pools"}},
+		{"pools null", "", with(`"pools":null`), []string{"pools: has no value"}},
+		{"pools empty", "", with(`"pools":[]`), []string{"pools: must name a pool; leave it out to allow none"}},
+		{"pools bad", "", with(`"pools":["oxy","a b",5,"oxy"]`), []string{
+			`pools: element 2 must be 1 to 32 of the characters`, "pools: element 3 must be a string", "pools: element 4 is there twice"}},
+		{"pools many", "", with(`"pools":[` + strings.Repeat(`"a",`, 64) + `"b"]`), []string{"pools: must name at most 64 pools"}},
 		{"disabled", "", with(`"disabled":"true"`), []string{"disabled: must be true or false"}},
 		{"all at once", "bob", `{"name":"alice","weight":-1,"quota":1,"foo":1}`, []string{
 			"unknown key", "name: is that of another", "quota: is below 1KB", "weight: must be"}},
@@ -191,7 +199,7 @@ func TestParseJSONNamesABoundedNumberOfProblems(t *testing.T) {
 }
 
 func FuzzParseJSON(f *testing.F) {
-	for _, seed := range []string{wholeJSON, `{}`, `{"name":"a","password":"b"}`, `[]`, `{"allow_from":["::1"]}`, `{"quota":1e9}`} {
+	for _, seed := range []string{wholeJSON, `{}`, `{"name":"a","password":"b"}`, `[]`, `{"allow_from":["::1"]}`, `{"quota":1e9}`, `{"pool":"a","pools":["b","."]}`} {
 		f.Add("a", []byte(seed))
 		f.Add("", []byte(seed))
 	}

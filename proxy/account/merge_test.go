@@ -11,9 +11,11 @@ func TestMerge(t *testing.T) {
 		{"nothing", `{}`, wholeJSON},
 		{"a value", ` { "max_conns" : 7 } `, strings.Replace(wholeJSON, "2000", "7", 1)},
 		{"back to the default", `{"allow_from": null,"disabled":null,"pool":null}`,
-			strings.NewReplacer(`,"allow_from":["203.0.113.0/24","2001:db8::1/128"]`, "", `,"disabled":true`, "").Replace(wholeJSON)},
+			strings.NewReplacer(`,"allow_from":["203.0.113.0/24","2001:db8::1/128"]`, "", `,"disabled":true`, "", `,"pool":"oxy"`, "").Replace(wholeJSON)},
 		{"a list is replaced whole", `{"allow_from":["::1"]}`,
 			strings.Replace(wholeJSON, `["203.0.113.0/24","2001:db8::1/128"]`, `["::1/128"]`, 1)},
+		{"another pool", `{"pool":"smart","pools":["oxy"]}`, strings.Replace(wholeJSON, `"pool":"oxy","pools":["smart","eu.1"]`, `"pool":"smart","pools":["oxy"]`, 1)},
+		{"no choice of pools", `{"pools":null}`, strings.Replace(wholeJSON, `,"pools":["smart","eu.1"]`, "", 1)},
 		{"its own name", `{"name":"alice"}`, wholeJSON},
 		{"password", `{"password":"sesame"}`, wholeJSON},
 	}

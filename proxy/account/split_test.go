@@ -70,7 +70,7 @@ func FuzzParseFile(f *testing.F) {
 			return
 		}
 		checkParsed(t, accounts)
-		parts, err := collect("a.yaml", parseParts(splitFile(strings.TrimPrefix(text, "\uFEFF"), 1)))
+		parts, err := collect("a.yaml", parseParts(splitFile(strings.TrimPrefix(text, "\uFEFF"), 1), nil))
 		if err != nil {
 			t.Fatalf("in parts: %v", err)
 		}

@@ -30,6 +30,12 @@ type StoreConfig struct {
 	// of it whose name the file or the list has, too, is not served, and neither is one
 	// that is not valid: [Store.Watch] tells it, and the others live on.
 	Source Source
+	// Check is asked about each account that is valid by itself, before it is taken; nil
+	// = none is. What it says is a problem of the account, as any other is. Each of the
+	// errors that it may join is one line that begins with the key that it speaks of, as
+	// in `pool "oxi": no gateway is in it`. It must be quick and safe for concurrent
+	// use, must say the same at any time, and must not call the Store.
+	Check func(*Account) error
 	// Now is the clock by which accounts expire; nil is time.Now.
 	Now func() time.Time
 	// BcryptWorkers is how many bcrypt hashes are verified at once; 0 is half of
@@ -42,6 +48,7 @@ type StoreConfig struct {
 type Store struct {
 	file    string
 	fixed   []*Account
+	check   func(*Account) error // nil = none
 	now     func() time.Time
 	seed    maphash.Seed // of the choice of decoys
 	flights *flights[bool]
@@ -83,6 +90,7 @@ func NewStore(config StoreConfig) (*Store, error) {
 	s := &Store{
 		file:    config.File,
 		fixed:   config.List,
+		check:   config.Check,
 		now:     config.Now,
 		seed:    maphash.MakeSeed(),
 		flights: newFlights[bool](workers),
@@ -99,8 +107,11 @@ func NewStore(config StoreConfig) (*Store, error) {
 			return nil, errors.New("account: the list has an account that was not parsed")
 		}
 	}
+	if err := inspectList(config.Check, config.List); err != nil {
+		return nil, err
+	}
 	if config.Source != nil {
-		s.feed = newFeed(config.Source)
+		s.feed = newFeed(config.Source, config.Check)
 		s.unread.Store(!s.first())
 	}
 	if _, err := s.Reload(); err != nil {
@@ -184,7 +195,7 @@ func (s *Store) loadLocked(old *snapshot) (*snapshot, error) {
 		if err != nil {
 			return nil, err
 		}
-		if accounts, err = ParseFile(s.file, data); err != nil {
+		if accounts, err = parseFile(s.file, data, s.check); err != nil {
 			return nil, err
 		}
 	}

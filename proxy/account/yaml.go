@@ -3,7 +3,6 @@ package account
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,8 +26,8 @@ type partResult struct {
 
 // parsePart parses one part. A panic of the parser, which is not ours, is a
 // problem of the file and not of the relay.
-func parsePart(p part) (result partResult) {
-	w := &walker{offset: p.offset}
+func parsePart(p part, check func(*Account) error) (result partResult) {
+	w := &walker{offset: p.offset, check: check}
 	defer func() {
 		if recover() != nil {
 			result = partResult{problems: []problem{{position{max(p.offset, 0) + 1, 1}, "cannot be parsed"}}}
@@ -74,6 +73,7 @@ func tooDeep(tokens token.Tokens) *token.Token {
 type walker struct {
 	partResult
 	offset int
+	check  func(*Account) error // nil = none
 }
 
 func (w *walker) at(t *token.Token) position {
@@ -217,15 +217,30 @@ func (w *walker) account(n ast.Node) {
 			w.report(at, key+" is missing")
 		}
 	}
+	if len(w.problems) == before && w.check != nil {
+		w.checked(w.check(a), fields)
+	}
 	if len(w.problems) == before {
 		w.accounts = append(w.accounts, placed{a, w.at(fields["name"].GetToken())})
 	}
 }
 
+// checked reports what a check said about an account, where the keys stand that it
+// speaks of.
+func (w *walker) checked(err error, fields map[string]ast.Node) {
+	for _, text := range sentences(err) {
+		n := fields[subjectOf(text)]
+		if n == nil {
+			n = fields["name"]
+		}
+		w.report(w.at(n.GetToken()), text)
+	}
+}
+
 // field sets one field of a, or reports the problem with its value.
 func (w *walker) field(a *Account, key string, n ast.Node) {
-	if key == keyAllowFrom {
-		a.AllowFrom = w.networks(n)
+	if l, ok := listOf(key); ok {
+		w.list(a, key, l, n)
 		return
 	}
 	if text := a.set(key, valueOf(n)); text != "" {
@@ -233,27 +248,24 @@ func (w *walker) field(a *Account, key string, n ast.Node) {
 	}
 }
 
-// networks reads allow_from, and reports the problem of each element by itself.
-func (w *walker) networks(n ast.Node) []netip.Prefix {
-	list, ok := n.(*ast.SequenceNode)
-	switch {
-	case !ok:
-		w.report(w.at(n.GetToken()), keyAllowFrom+": "+valueOf(n).problem(wantNetworks))
-		return nil
-	case len(list.Values) == 0:
-		w.report(w.at(n.GetToken()), keyAllowFrom+": "+noNetworks)
-		return nil
+// list reads a list into a, and reports the problem of each element by itself.
+func (w *walker) list(a *Account, key string, l list, n ast.Node) {
+	sequence, ok := n.(*ast.SequenceNode)
+	text := ""
+	if !ok {
+		text = valueOf(n).problem(l.want)
+	} else {
+		text = l.problem(len(sequence.Values))
 	}
-	prefixes := make([]netip.Prefix, 0, len(list.Values))
-	for _, element := range list.Values {
-		prefix, text := valueOf(element).network()
-		if text != "" {
-			w.report(w.at(element.GetToken()), keyAllowFrom+": "+text)
-			continue
+	if text != "" {
+		w.report(w.at(n.GetToken()), key+": "+text)
+		return
+	}
+	for _, element := range sequence.Values {
+		if text := l.add(a, valueOf(element)); text != "" {
+			w.report(w.at(element.GetToken()), key+": "+text)
 		}
-		prefixes = append(prefixes, prefix)
 	}
-	return prefixes
 }
 
 // valueOf returns what a node says, without where it stands.

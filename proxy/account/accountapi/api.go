@@ -35,6 +35,9 @@ type Config struct {
 	Accounts Accounts
 	// Store is where accounts are changed; nil means that they are not.
 	Store *redisaccounts.Store
+	// Check is asked about each account that is to be written, as account.StoreConfig's
+	// is; nil = none.
+	Check func(*account.Account) error
 }
 
 // API implements admin.AccountAPI. Safe for concurrent use.
@@ -42,11 +45,12 @@ type API struct {
 	accounts Accounts
 	origins  origins // nil if the accounts are a hook's
 	store    *redisaccounts.Store
+	check    func(*account.Account) error // nil = none
 }
 
 // New returns the API.
 func New(c Config) *API {
-	a := &API{accounts: c.Accounts, store: c.Store}
+	a := &API{accounts: c.Accounts, store: c.Store, check: c.Check}
 	a.origins, _ = c.Accounts.(origins)
 	return a
 }

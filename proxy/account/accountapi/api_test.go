@@ -1,6 +1,7 @@
 package accountapi
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -115,10 +116,13 @@ func TestRefusals(t *testing.T) {
 		{"no password, put", "PUT " + bob, `{}`, nil, 422, "password: is missing"},
 		{"long password", "PUT " + bob, `{"password":"` + strings.Repeat("sesame", 13) + `"}`, nil, 422, "password: has 78 bytes, more than bcrypt's 72"},
 		{"many problems", "POST " + accountsPath, with(`"weight":-1,"sesame":1,"max_conns":"5"`), nil, 422,
-			"unknown key; known are name, password, max_conns, conn_rate, conn_burst, bandwidth, quota, quota_period, max_ips, weight, expires, allow_from, pool, disabled; " +
+			"unknown key; known are name, password, max_conns, conn_rate, conn_burst, bandwidth, quota, quota_period, max_ips, weight, expires, allow_from, pool, pools, disabled; " +
 				"max_conns: must be a whole number from 0 to 2147483647; weight: must be a whole number from 0 to 1000"},
 		{"key twice", "POST " + accountsPath, with(`"name":"bob"`), nil, 422, "name is given twice"},
-		{"pool", "POST " + accountsPath, with(`"pool":"oxy"`), nil, 422, "pool: not in this version"},
+		{"bad pool", "POST " + accountsPath, with(`"pool":"a-b"`), nil, 422, "pool: must be 1 to 32 of the characters A-Z, a-z, 0-9, '_' and '.', and '-' is none of them"},
+		{"unknown pool", "POST " + accountsPath, with(`"pool":"oxi"`), nil, 422, `pool "oxi": no gateway is in it; there are default, oxy`},
+		{"unknown pool, put", "PUT " + bob, `{"password":"x","pools":["oxy","smart"]}`, nil, 422, `pools "smart": no gateway is in it`},
+		{"unknown pool, patch", "PATCH " + alice, `{"pool":"oxi"}`, nil, 422, `pool "oxi": no gateway is in it`},
 		{"an object that was read", "PUT " + alice, `{"connections":5}`, nil, 422, "unknown key"},
 		{"no object", "PUT " + alice, `[]`, nil, 422, "must be a JSON object"},
 		{"other name", "PUT " + alice, `{"name":"bob","password":"x"}`, nil, 422, "name: is that of another account"},
@@ -399,6 +403,34 @@ func TestExists(t *testing.T) {
 	for name, want := range map[string]bool{"alice": true, "bob": false, "b b": false} {
 		if ok, err := api.Exists(t.Context(), name); ok != want || err != nil {
 			t.Errorf("%q exists: %v, %v", name, ok, err)
+		}
+	}
+}
+
+// TestPools: an account gets a pool, another one, and none.
+func TestPools(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, account.StoreConfig{})
+	const path = accountsPath + "/carl"
+	for _, step := range []struct{ method, body, pool, pools string }{
+		{"PUT", `{"password":"` + hash + `","pool":"oxy","pools":["default","oxy"]}`, `"oxy"`, `["default","oxy"]`},
+		{"PATCH", `{"pool":"default"}`, `"default"`, `["default","oxy"]`},
+		{"PATCH", `{"pools":["oxy"]}`, `"default"`, `["oxy"]`},
+		{"PATCH", `{"pool":null,"pools":null}`, `null`, `null`},
+	} {
+		for _, got := range []answer{r.do(step.method, path, step.body), r.do("GET", path, "")} {
+			object := got.object(t)
+			pool, err := json.Marshal(object["pool"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			pools, err := json.Marshal(object["pools"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.status/100 != 2 || string(pool) != step.pool || string(pools) != step.pools {
+				t.Errorf("%s %s: %d %s", step.method, step.body, got.status, got.body)
+			}
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -57,7 +58,7 @@ func newRig(t testing.TB, config account.StoreConfig) *rig {
 		running.Wait()
 		_ = fleetClient.Close()
 	})
-	r.serve(admin.Config{Accounts: New(Config{Accounts: r.accounts, Store: r.store})})
+	r.serve(admin.Config{Accounts: New(Config{Accounts: r.accounts, Store: r.store, Check: hasGateways})})
 	return r
 }
 
@@ -150,4 +151,17 @@ func (r *rig) stored(name string) string {
 		r.t.Fatal(err)
 	}
 	return string(e.Data)
+}
+
+// hasGateways knows the pools default and oxy.
+func hasGateways(a *account.Account) error {
+	for _, pool := range a.Pools {
+		if pool != "oxy" && pool != "default" {
+			return fmt.Errorf("pools %q: no gateway is in it; there are default, oxy", pool)
+		}
+	}
+	if a.Pool != "" && a.Pool != "oxy" && a.Pool != "default" {
+		return fmt.Errorf("pool %q: no gateway is in it; there are default, oxy", a.Pool)
+	}
+	return nil
 }

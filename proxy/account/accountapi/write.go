@@ -58,6 +58,9 @@ func (a *API) writeOnce(ctx context.Context, w admin.AccountWrite) (admin.Accoun
 		return admin.AccountRow{}, false, admin.ErrPrecondition
 	}
 	is, err := next(w, was)
+	if err == nil && a.check != nil {
+		err = a.check(is)
+	}
 	if err != nil {
 		return admin.AccountRow{}, false, invalid(err)
 	}

@@ -162,6 +162,8 @@ func TestExport(t *testing.T) {
   weight: 5
   expires: 2026-12-31T01:00:00+01:00
   allow_from: [203.0.113.77/24, "2001:db8::1"]
+  pool: oxy
+  pools: ["7", "true", "null", eu.1]
   disabled: true
 - {name: "007", password: 'pass: "word", #1'}
 - {name: "true", password: x, conn_rate: 200.5, expires: 2026-12-31T00:00:00.5Z}
