@@ -13,16 +13,17 @@ const (
 
 // FilePairs is how many pairs of file descriptors the limit of open files leaves for tunnels, a descriptor for either
 // side, at least 1; 0 = the limit is not known. Reserved before are those of the admin server, of the
-// program itself, and of [Host.SpareConns]. Two other uses are not reserved for, because they can do without:
+// program itself, of [Host.SpareConns], and OpenFilesKept. Two other uses are not reserved for, because they can do without:
 // pooled pipes (256, two descriptors each) and idle plain connections to gateways (1,024) take pairs that no tunnel needs.
 func (h Host) FilePairs() int {
 	if h.OpenFilesSoft == 0 {
 		return 0
 	}
-	if h.OpenFilesSoft <= reservedFiles {
+	reserved := reservedFiles + h.OpenFilesKept
+	if h.OpenFilesSoft <= reserved {
 		return 1
 	}
-	free := h.OpenFilesSoft - reservedFiles
+	free := h.OpenFilesSoft - reserved
 	// What is spare grows with the pairs, so the largest number that fits is searched for.
 	n := sort.Search(tunnels(free/filesPerTunnel), func(i int) bool {
 		return uint64(i+1)*filesPerTunnel+uint64(spareFiles(i+1)) > free

@@ -17,6 +17,9 @@ type Host struct {
 	// OpenFilesSoft and OpenFilesHard are RLIMIT_NOFILE. Go raises soft to hard when a program
 	// starts, so the two are usually equal. "unlimited" is the largest uint64.
 	OpenFilesSoft, OpenFilesHard uint64
+	// OpenFilesKept of them are for connections that stand ready beside the tunnels; 0 = none. It
+	// is the caller's to say.
+	OpenFilesKept uint64
 	// PortLow and PortHigh bound the local ports the kernel gives to outgoing connections, both
 	// included (net.ipv4.ip_local_port_range). PortsReserved of them are set aside
 	// (ip_local_reserved_ports).

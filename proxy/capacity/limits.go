@@ -96,7 +96,7 @@ func (h Host) fileLimit() Limit {
 		return l
 	}
 	l.Tunnels = h.FilePairs()
-	reserved := reservedFiles + spareFiles(l.Tunnels)
+	reserved := reservedFiles + int(h.OpenFilesKept) + spareFiles(l.Tunnels)
 	l.Detail = fmt.Sprintf("(%d open files - %d reserved) / %d a tunnel", h.OpenFilesSoft, reserved, filesPerTunnel)
 	if h.OpenFilesHard > h.OpenFilesSoft {
 		l.Detail += fmt.Sprintf("; the hard limit is %d", h.OpenFilesHard)
