@@ -53,6 +53,9 @@ type Config struct {
 	// Usage returns what an account, or every one if it is empty, has moved since a time.
 	// Nil means that there is no such endpoint.
 	Usage func(ctx context.Context, account string, since time.Time) ([]UsageRow, error)
+	// Upstreams returns what is known of the vendors' gateways now: a list that becomes
+	// JSON, without secrets. It must return at once. Nil means that there is no such endpoint.
+	Upstreams func() any
 }
 
 // Server is a bound admin server. Its methods are safe for concurrent use.

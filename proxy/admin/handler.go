@@ -109,6 +109,9 @@ func newHandler(config Config, g guard) *handler {
 	if config.Drain != nil {
 		h.routes["/api/v1/drain"] = route{guarded: true, serve: []endpoint{{http.MethodPost, h.serveDrain}}}
 	}
+	if config.Upstreams != nil {
+		h.routes["/api/v1/upstreams"] = route{guarded: true, serve: reads(h.serveUpstreams)}
+	}
 	h.routeAccounts()
 	h.routeProfiles()
 	return h
@@ -256,6 +259,10 @@ func (h *handler) serveReload(w http.ResponseWriter, _ *http.Request) {
 func (h *handler) serveDrain(w http.ResponseWriter, _ *http.Request) {
 	h.config.Drain()
 	writeJSON(w, http.StatusAccepted, map[string]bool{"draining": true})
+}
+
+func (h *handler) serveUpstreams(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]any{"upstreams": h.config.Upstreams()})
 }
 
 // profile bounds how many profiles run, and for how long.
