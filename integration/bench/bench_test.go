@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"slices"
@@ -76,8 +77,9 @@ func TestCells(t *testing.T) {
 			t.Errorf("%s: plain HTTP measured: %v", p.name, ok)
 		}
 	}
+	// goproxy's pipes are pooled, and the collector may take one.
 	for name, want := range map[string]float64{"direct": 1, "goproxy": 6} {
-		if got, _ := b.results.median(name, "hold.fds"); got != want {
+		if got, _ := b.results.median(name, "hold.fds"); math.Abs(got-want) > 0.2 {
 			t.Errorf("%s: %v files a tunnel, want %v", name, got, want)
 		}
 	}
