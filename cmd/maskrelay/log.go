@@ -7,6 +7,9 @@ import (
 	"github.com/rs/zerolog"
 )
 
+// Lines a second apart are too far apart to tell what came first in a drop.
+func init() { zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00" }
+
 // newLogger returns the program's logger and what it writes through, which the caller closes after the last line.
 func newLogger(c LogConfig, out io.Writer) (zerolog.Logger, *logWriter) {
 	level, err := zerolog.ParseLevel(string(c.Level))
