@@ -25,6 +25,7 @@ const (
 	vendorName     = "supervendor-gw.example"
 	vendorRealm    = "SuperVendor residential pool"
 	vendorUser     = "brd-customer-4242"
+	vendorUserUS   = vendorUser + "-cc-us" // who wants an exit in that country
 	vendorPassword = "vendor-pass:wd@ %/1"
 	vendorAddress  = "127.66.6.6"
 )
@@ -40,7 +41,8 @@ func vendorMarks() *masking.Marks {
 
 // secrets must not be in any log.
 func secrets() *masking.Marks {
-	return masking.NewMarks(customerPassword, vendorPassword, tinyproxyPassword, redisPassword, fleetPassword, laterPassword, basic(customerName, customerPassword), basic(vendorUser, vendorPassword), basic(vendorUser, tinyproxyPassword))
+	return masking.NewMarks(customerPassword, vendorPassword, tinyproxyPassword, redisPassword, fleetPassword, laterPassword, basic(customerName, customerPassword), basic(vendorUser, vendorPassword), basic(vendorUser, tinyproxyPassword),
+		basic(vendorUserUS, vendorPassword))
 }
 
 // leakList collects leaks from many connections.

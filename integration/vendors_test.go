@@ -42,8 +42,10 @@ func startSquid(t *testing.T) *vendor {
 	port := lab.FreePort(t)
 	passwords := filepath.Join(dir, "passwords")
 	// bcrypt is what htpasswd offers that basic_ncsa_auth knows for passwords beyond eight characters besides MD5.
-	if out, err := exec.Command(programs[1], "-cbm", passwords, vendorUser, vendorPassword).CombinedOutput(); err != nil {
-		t.Fatalf("htpasswd: %v: %s", err, out)
+	for _, add := range [][]string{{"-cbm", passwords, vendorUser}, {"-bm", passwords, vendorUserUS}} {
+		if out, err := exec.Command(programs[1], append(add, vendorPassword)...).CombinedOutput(); err != nil {
+			t.Fatalf("htpasswd: %v: %s", err, out)
+		}
 	}
 	chmod(t, passwords, 0o644)
 	hosts := writeFile(t, dir, "hosts", "127.0.0.1 "+targetName+"\n")

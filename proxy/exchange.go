@@ -4,6 +4,9 @@ import (
 	"context"
 	"net/netip"
 	"time"
+
+	"maskrelay/upstream"
+	"maskrelay/upstream/vendor"
 )
 
 // exchange is one customer request that net/http serves, from its head to its log
@@ -18,6 +21,8 @@ type exchange struct {
 	method   string
 	target   string // host:port, empty until known
 	who      *identity
+	route    *upstream.Route // once admitted
+	fault    *vendor.Fault   // of a BadParams
 	upstream string
 	cause    string
 	err      error // for the log at debug level

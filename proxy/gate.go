@@ -12,6 +12,8 @@ import (
 
 	"maskrelay/proxy/account"
 	"maskrelay/proxy/limit"
+	"maskrelay/upstream"
+	"maskrelay/upstream/vendor"
 )
 
 // authTimeout bounds the wait for a password to be checked.
@@ -27,7 +29,13 @@ type question struct {
 	from    string // the listener
 	headers int    // Proxy-Authorization fields
 	header  []byte // the first one's value; not kept
+	pool    string // of gateways, the listener's; "" = the default
 	hurried bool   // nothing may wait: the answer may be undecided
+
+	// What the gate found, beside the outcome.
+
+	route *upstream.Route // of an OK
+	fault *vendor.Fault   // of a BadParams
 }
 
 // judge is the gate after the request's shape was found good, up to the caps. The
@@ -86,18 +94,24 @@ func (s *Server) fromHere(ctx context.Context, q *question, who *identity) Outco
 // net/http ends that when the customer half-closes, which one who has sent all of his
 // bytes may do; whether he has left is for those to find out who serve him.
 func (s *Server) admit(x *exchange, r *http.Request, target Target) Outcome {
-	q := question{client: x.conn.clientAddr(), target: target, from: x.conn.listener.name}
+	l := x.conn.listener
+	q := question{client: x.conn.clientAddr(), target: target, from: l.name, pool: l.pool}
 	if header := r.Header["Proxy-Authorization"]; len(header) > 0 {
 		q.headers, q.header = len(header), []byte(header[0])
 	}
 	var o Outcome
 	if x.who, x.cause, o = s.judge(s.base, &q); o != OK {
+		x.fault = q.fault
 		return o
 	}
 	if o = s.acquire(s.base, x); o != OK {
 		return o
 	}
-	return s.confirm(x, &q)
+	if o = s.confirm(x, &q); o != OK {
+		x.fault = q.fault
+	}
+	x.route = q.route
+	return o
 }
 
 // confirm judges an exchange anew, now that what ends its account finds its connection:
@@ -121,10 +135,12 @@ func (s *Server) confirm(x *exchange, q *question) Outcome {
 func (s *Server) identify(ctx context.Context, q *question) (*identity, string, Outcome) {
 	if s.config.Auth == AuthOpen {
 		key := q.client.String()
-		if who := s.identities.of(key, nil); who != nil {
-			return who, "", OK
+		who := s.identities.of(key, nil)
+		if who == nil {
+			who = s.identities.keep(key, &identity{key: key, caps: s.config.Defaults})
 		}
-		return s.identities.keep(key, &identity{key: key, caps: s.config.Defaults}), "", OK
+		cause, o := s.wish(q, who, "")
+		return who, cause, o
 	}
 	switch q.headers {
 	case 0:
@@ -140,13 +156,13 @@ func (s *Server) identify(ctx context.Context, q *question) (*identity, string, 
 	if s.config.knowsAccounts() {
 		return s.identifyAccount(ctx, q, credentials)
 	}
-	if who := s.identities.ofHeader(q.header); who != nil {
-		return who, "", OK
+	who := s.identities.ofHeader(q.header)
+	if who == nil {
+		header, name := string(q.header), printable(credentials.Username)
+		who = s.identities.keep(header, &identity{name: name, key: name, authorization: header, caps: s.config.Defaults})
 	}
-	header := string(q.header)
-	name := printable(credentials.Username)
-	who := &identity{name: name, key: name, authorization: header, caps: s.config.Defaults}
-	return s.identities.keep(header, who), "", OK
+	cause, o := s.wish(q, who, "")
+	return who, cause, o
 }
 
 // printable makes a username that nobody has checked fit for logs and metric labels,
@@ -186,12 +202,9 @@ func (s *Server) identifyAccount(ctx context.Context, q *question, c account.Cre
 		return who, "", AccountDisabled
 	case a.Expired(time.Now()):
 		return who, "", AccountExpired
-	case username.Params != "":
-		// Parameters choose a vendor's exit; to drop them silently would send the
-		// customer somewhere else.
-		return who, "username parameters are not in this version", BadRequest
 	}
-	return who, "", OK
+	cause, o := s.wish(q, who, username.Params)
+	return who, cause, o
 }
 
 // authenticate checks a password; where nothing may wait, by what is known already.

@@ -17,6 +17,7 @@ import (
 	"maskrelay/proxy/account"
 	"maskrelay/proxy/limit"
 	"maskrelay/upstream/upstreamtest"
+	"maskrelay/upstream/vendor"
 )
 
 // fileAccounts is a configuration whose accounts come from a file, and what writes the file.
@@ -45,6 +46,7 @@ func testGate(t *testing.T) {
 		target   string // "" = target.test:443
 		want     Outcome
 		status   int
+		fault    *vendor.Fault // of a BadParams
 	}{
 		{name: "client address", config: func(c *Config) { c.AllowFrom = elsewhere }, want: ClientDenied, status: 403},
 		{name: "client address before credentials", config: func(c *Config) { c.AllowFrom = elsewhere }, login: "X: y\r\n", want: ClientDenied, status: 403},
@@ -53,7 +55,10 @@ func testGate(t *testing.T) {
 		{name: "account's address", accounts: "accounts:\n" + customerEntry + ", allow_from: [192.0.2.0/24]}\n", want: ClientDenied, status: 403},
 		{name: "disabled", accounts: "accounts:\n" + customerEntry + ", disabled: true}\n", want: AccountDisabled, status: 403},
 		{name: "expired", accounts: "accounts:\n" + customerEntry + ", expires: 2020-01-01T00:00:00Z}\n", want: AccountExpired, status: 403},
-		{name: "parameters", login: basic(customerName+"-country-us", customerPassword), want: BadRequest, status: 400},
+		{name: "parameters", login: basic(customerName+"-country", customerPassword), want: AuthFailed, status: 407},
+		{name: "parameters that the vendor cannot do", login: basic(customerName+"-country-us", customerPassword), want: BadParams, status: 400, fault: &vendor.Fault{Kind: vendor.Unavailable, Key: vendor.Country}},
+		{name: "no pairs", login: basic(customerName+"-country-us-nope-x", customerPassword), want: BadParams, status: 400, fault: &vendor.Fault{Kind: vendor.Malformed}},
+		{name: "a pool that is not his", login: basic(customerName+"-pool-gold", customerPassword), want: BadParams, status: 400, fault: &vendor.Fault{Kind: vendor.Unavailable, Key: vendor.Pool}},
 		{name: "target's port", config: func(c *Config) { c.Targets, _ = NewTargets(TargetsConfig{Ports: []uint16{80}}) }, target: "target.test:444", want: TargetDenied, status: 403},
 		{name: "target's address", config: func(c *Config) { c.Targets, _ = NewTargets(TargetsConfig{}) }, target: "127.0.0.1:443", want: TargetDenied, status: 403},
 		{name: "wrong password before target", config: func(c *Config) { c.Targets, _ = NewTargets(TargetsConfig{}) }, target: "127.0.0.1:443", login: basic(customerName, "wrong"), want: AuthFailed, status: 407},
@@ -77,7 +82,7 @@ func testGate(t *testing.T) {
 			for _, first := range []string{"CONNECT " + one.target, "GET http://" + one.target + "/"} {
 				c := r.dial()
 				c.send(first + " HTTP/1.1\r\nHost: target.test\r\n" + one.login + "\r\n")
-				c.expect(r.reply(one.want, closing))
+				c.expect(string(r.server.replyTo(one.want, one.fault).Bytes(closing)))
 			}
 			for n := range 2 {
 				if o := r.outcome(n + 1); o != one.want {

@@ -117,7 +117,7 @@ func (h *handler) recovered(w http.ResponseWriter, r *http.Request, x *exchange)
 // refuse writes the outcome's reply through net/http, so that the connection lives
 // on where the protocol allows.
 func (h *handler) refuse(w http.ResponseWriter, r *http.Request, x *exchange, o Outcome) {
-	reply := h.server.replies.of(o)
+	reply := h.server.replyTo(o, x.fault)
 	closing := reply.Status() == http.StatusBadRequest || r.Method == http.MethodConnect && r.ContentLength != 0
 	if !x.conn.holding() {
 		// Nobody has vouched for this customer: he does not hold up a socket by not reading.
@@ -214,6 +214,9 @@ func (h *handler) tunnel(x *exchange, early []byte, peer *tunnel.Peer, held *ope
 	t := &tunnelExchange{
 		listener: x.conn.listener, who: x.who, target: x.target, client: addrOf(x.client), id: x.id,
 		start: x.start.Sub(s.epoch), peer: held, upgraded: held != nil,
+	}
+	if held == nil {
+		t.begin(x.route)
 	}
 	client, early := x.conn.handOver(early, t)
 	x.conn = nil // its memory is not kept for the tunnel's life

@@ -77,9 +77,11 @@ type setup struct {
 	accounts string // ACCOUNTS syntax; "" = the customer alone
 	vendor   upstreamtest.VendorConfig
 	gateways []upstream.GatewayConfig // nil = the vendor
-	unlike   bool                     // the customers know the vendor: no scan for its marks
-	maxOpen  int                      // sockets at once; 0 = as usual
-	idle     bool                     // do not Run the server; the test does
+	// templates are the username and password by which the vendor, who takes any, is asked; "" = his own.
+	username, password string
+	unlike             bool // the customers know the vendor: no scan for its marks
+	maxOpen            int  // sockets at once; 0 = as usual
+	idle               bool // do not Run the server; the test does
 }
 
 // rig is a relay between a vendor and a judge, all on loopback. When the test ends
@@ -102,7 +104,7 @@ type rig struct {
 func newRig(t testing.TB, s setup) *rig {
 	t.Helper()
 	r := &rig{t: t, limiter: limit.NewMemory(), log: &logBook{}, ended: make(chan struct{})}
-	if s.vendor.Username == "" {
+	if s.vendor.Username == "" && s.username == "" {
 		s.vendor.Username, s.vendor.Password = vendorUsername, vendorPassword
 	}
 	var err error
@@ -113,7 +115,10 @@ func newRig(t testing.TB, s setup) *rig {
 	must(t, err)
 	t.Cleanup(func() { must(t, r.judge.Close()) })
 	if s.gateways == nil {
-		s.gateways = []upstream.GatewayConfig{{Name: "gateway", URL: r.vendor.URL()}}
+		s.gateways = []upstream.GatewayConfig{{Name: "gateway", URL: r.vendor.URL(), Username: s.username, Password: s.password}}
+		if s.username != "" {
+			s.gateways[0].URL = "http://" + vendorUsername + ":" + vendorPassword + "@" + r.vendor.Addr()
+		}
 	}
 	r.server, err = New(r.config(s))
 	must(t, err)

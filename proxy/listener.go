@@ -29,6 +29,7 @@ type listener struct {
 	net.Listener
 	server   *Server
 	name     string // for the log
+	pool     string // of gateways; "" = the default
 	secured  bool
 	received bool // the engine accepts
 }

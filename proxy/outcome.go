@@ -19,6 +19,7 @@ const (
 
 	// refused before anything was dialled
 	BadRequest      Outcome = "bad_request"
+	BadParams       Outcome = "bad_parameters" // of the username
 	HeadTimeout     Outcome = "head_timeout"
 	HeadTooLarge    Outcome = "head_too_large"
 	AuthRequired    Outcome = "auth_required" // no credentials: a browser's first try
@@ -56,7 +57,7 @@ const (
 
 // outcomes are all of them.
 var outcomes = []Outcome{
-	OK, BadRequest, HeadTimeout, HeadTooLarge, AuthRequired, AuthFailed, AuthBusy, ClientDenied, AccountDisabled,
+	OK, BadRequest, BadParams, HeadTimeout, HeadTooLarge, AuthRequired, AuthFailed, AuthBusy, ClientDenied, AccountDisabled,
 	AccountExpired, LoginThrottled, QuotaUsed, TargetDenied, CapConns, CapRate, CapAddresses, LimitsDown, RelayFull, NoUpstream, UpstreamFailed, UpstreamTimeout,
 	UpstreamAuth, ClientGone, ClientReset, UpstreamReset, IdleTimeout, HalfOpen, Killed, Drained, Internal,
 }
@@ -65,6 +66,7 @@ var outcomes = []Outcome{
 // and for each status one reply. Outcomes that are not here send nothing.
 var statusOf = map[Outcome]int{
 	BadRequest:      http.StatusBadRequest,
+	BadParams:       http.StatusBadRequest,
 	HeadTimeout:     http.StatusRequestTimeout,
 	HeadTooLarge:    http.StatusRequestHeaderFieldsTooLarge,
 	AuthRequired:    http.StatusProxyAuthRequired,
@@ -89,7 +91,7 @@ var statusOf = map[Outcome]int{
 }
 
 // replySpecs holds one reply for each status: two causes of one status cannot be
-// told apart. Error types are RFC 9209 §2.3's.
+// told apart, but for the customer's own parameters (see faultReplies). Error types are RFC 9209 §2.3's.
 var replySpecs = []masking.ReplySpec{
 	{Status: 400, Text: "The request is malformed.", ProxyError: "http_request_error"},
 	{Status: 402, Text: "The quota is used up.", ProxyError: "http_request_denied"},
@@ -140,7 +142,7 @@ func upstreamOutcome(err error, passthrough bool) (Outcome, string) {
 	case upstream.CauseCanceled:
 		return ClientGone, cause
 	case upstream.CauseAuth:
-		if passthrough && failure.Status == http.StatusProxyAuthRequired {
+		if passthrough && (failure.Status == http.StatusProxyAuthRequired || errors.Is(failure.Err, upstream.ErrLogin)) {
 			return UpstreamAuth, cause
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,8 +49,9 @@ const (
 
 // Config is all that a Server needs. Everything is required unless it says otherwise.
 type Config struct {
-	Listen    []string // host:port; may be empty if TLSListen is not
-	TLSListen []string // host:port; may be empty
+	// Listen are the plain listeners, host:port or host:port@pool of gateways; may be empty if TLSListen is not.
+	Listen    []string
+	TLSListen []string // likewise; may be empty
 	CertFile  string   // with TLSListen
 	KeyFile   string   // with TLSListen
 
@@ -108,6 +110,7 @@ type Server struct {
 	config    Config
 	log       zerolog.Logger
 	replies   replies
+	faults    faultReplies
 	metrics   *metrics
 	engine    *tunnel.Engine
 	slots     *limit.Slots
@@ -177,6 +180,7 @@ func New(c Config) (*Server, error) {
 		config:     c,
 		log:        c.Log,
 		replies:    newReplies(c.Brand),
+		faults:     newFaultReplies(c.Brand),
 		metrics:    newMetrics(c.Meter),
 		slots:      limit.NewSlots(c.MaxConns),
 		epoch:      time.Now(),
@@ -253,12 +257,13 @@ func (l debugLog) Printf(format string, v ...any) {
 // Listen binds every address; on an error none stays bound.
 func (s *Server) Listen(ctx context.Context) error {
 	add := func(address string, secured bool) error {
+		address, pool, _ := strings.Cut(address, "@")
 		l, err := listen(ctx, address, s.config.IdleTimeout)
 		if err != nil {
 			return fmt.Errorf("proxy: listen: %w", err)
 		}
 		s.listeners = append(s.listeners, &listener{
-			Listener: l, server: s, name: l.Addr().String(), secured: secured,
+			Listener: l, server: s, name: l.Addr().String(), pool: pool, secured: secured,
 			received: !secured && !s.config.netHTTPAccepts && s.engine.Receives(),
 		})
 		return nil
@@ -319,14 +324,16 @@ func (s *Server) Run(ctx, cut context.Context) error {
 	s.serve(failed)
 	background, stop := context.WithCancel(context.Background())
 	defer stop()
-	s.running.Go(func() { s.config.Upstream.Run(background) })
+	setups, still := context.WithCancel(background)
+	defer still()
+	s.running.Go(func() { s.config.Upstream.Run(setups) })
 	s.running.Go(func() { s.watch(background) })
 	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
-	s.drain(cut, err != nil)
+	s.drain(cut, err != nil, still)
 	return err
 }
 
@@ -352,7 +359,8 @@ func (s *Server) serve(failed chan<- error) {
 }
 
 // drain ends the server's work as Run says. hurried skips the grace: a listener is broken.
-func (s *Server) drain(cut context.Context, hurried bool) {
+// still ends the probes of gateways, which vendors bill: they are for customers who come.
+func (s *Server) drain(cut context.Context, hurried bool, still context.CancelFunc) {
 	s.draining.Store(true)
 	s.log.Info().Int("tunnels", s.engine.Count()).Dur("grace", s.config.DrainGrace).
 		Dur("timeout", s.config.DrainTimeout).Msg("draining")
@@ -365,6 +373,7 @@ func (s *Server) drain(cut context.Context, hurried bool) {
 		grace.Stop()
 	}
 	s.closeListeners()
+	still()
 	ctx, cancel := context.WithTimeout(cut, s.config.DrainTimeout)
 	defer cancel()
 	var both sync.WaitGroup

@@ -61,11 +61,17 @@ var openings = sync.Pool{New: func() any { return new(upstream.Setup) }}
 // Key implements tunnel.Exchange.
 func (t *tunnelExchange) Key() string { return t.who.key }
 
+// begin starts the set-up along a route; nil = the default one. The set-up's time runs
+// from here.
+func (t *tunnelExchange) begin(r *upstream.Route) {
+	t.opening = openings.Get().(*upstream.Setup)
+	t.opening.Start(t.server().config.Upstream, r)
+}
+
 // Next implements tunnel.Exchange.
 func (t *tunnelExchange) Next() (tunnel.Attempt, error) {
 	if t.opening == nil {
-		t.opening = openings.Get().(*upstream.Setup)
-		t.opening.Start(t.server().config.Upstream)
+		t.begin(nil)
 	}
 	d, err := t.opening.Next()
 	if errors.Is(err, upstream.ErrBlocks) {
@@ -76,7 +82,8 @@ func (t *tunnelExchange) Next() (tunnel.Attempt, error) {
 		return tunnel.Attempt{}, err
 	}
 	return tunnel.Attempt{
-		Addr: d.Addr, Source: d.Source, Ports: d.Ports, Timeout: d.Timeout, ReplyTimeout: d.ReplyTimeout,
+		Addr: d.Addr, Source: d.Source, Ports: d.Ports,
+		Timeout: d.Timeout, ReplyTimeout: d.ReplyTimeout, Limit: max(time.Until(d.Deadline), 1),
 	}, nil
 }
 
@@ -89,21 +96,24 @@ func (t *tunnelExchange) AppendRequest(b []byte) []byte {
 func (t *tunnelExchange) Connected() { t.opening.Connected() }
 
 // Reply implements tunnel.Exchange.
-func (t *tunnelExchange) Reply(b []byte) (int, error) { return t.opening.Reply(b) }
+func (t *tunnelExchange) Reply(b []byte) (int, error) {
+	n, err := t.opening.Reply(b)
+	if errors.Is(err, upstream.ErrAsksMore) {
+		return 0, tunnel.ErrAsksMore
+	}
+	return n, err
+}
 
 // Failed implements tunnel.Exchange.
 func (t *tunnelExchange) Failed(connecting bool, err error) { t.opening.Failed(connecting, err) }
 
 // Open implements tunnel.Exchange. It goes on where Next could not.
 func (t *tunnelExchange) Open(ctx context.Context) (tunnel.Peer, error) {
-	var conn *upstream.Conn
-	var err error
-	if t.opening != nil {
-		conn, err = t.opening.Resume(ctx, t.request())
-		t.dropOpening()
-	} else {
-		conn, err = t.server().config.Upstream.Connect(ctx, t.request())
+	if t.opening == nil {
+		t.begin(nil)
 	}
+	conn, err := t.opening.Resume(ctx, t.request())
+	t.dropOpening()
 	if err != nil {
 		return tunnel.Peer{}, err
 	}

@@ -31,7 +31,7 @@ func (h *handler) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, t
 	out := &plainWriter{ResponseWriter: w, h: h, x: x, r: r, control: http.NewResponseController(w), left: ctx.Err, gone: ctx.Done(), cancel: cancel}
 	defer out.unshare()
 	conn, err := h.server.config.Upstream.Connect(ctx, upstream.Request{
-		Target: target.String(), Authorization: x.who.authorization,
+		Target: target.String(), Authorization: x.who.authorization, Route: x.route,
 	})
 	if err != nil {
 		x.upstream = gatewayOf(err)

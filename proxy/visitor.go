@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"sync"
 
+	"maskrelay/masking"
 	"maskrelay/proxy/limit"
 	"maskrelay/proxy/tunnel"
 )
@@ -107,7 +108,7 @@ func (v *visitor) admit(head *connectHead) tunnel.Verdict {
 	if err != nil {
 		return tunnel.Verdict{Action: tunnel.Pass}
 	}
-	q := question{client: v.client.Addr(), target: target, from: v.listener.name, hurried: true}
+	q := question{client: v.client.Addr(), target: target, from: v.listener.name, pool: v.listener.pool, hurried: true}
 	if head.authorized {
 		q.headers, q.header = 1, head.authorization
 	}
@@ -123,11 +124,12 @@ func (v *visitor) admit(head *connectHead) tunnel.Verdict {
 	case o == undecided, o != OK && head.http10: // whose replies net/http knows to write
 		return tunnel.Verdict{Action: tunnel.Pass}
 	case o != OK:
-		return v.refuse(t, o, cause, head.closes)
+		return v.refuse(t, s.replyTo(o, q.fault), &record{outcome: o, cause: cause}, head.closes)
 	}
 	// A reload that ends the account from here on finds the tunnel: the reactor
 	// registers it before it looks at anything else.
 	t.id, t.counted = s.nextID.Add(1), true
+	t.begin(q.route)
 	return tunnel.Verdict{Action: tunnel.Open, Exchange: t}
 }
 
@@ -155,14 +157,13 @@ func (s *Server) lend(t *tunnelExchange) Outcome {
 	return OK
 }
 
-// refuse answers with the outcome's reply, and closes the exchange's books.
-func (v *visitor) refuse(t *tunnelExchange, o Outcome, cause string, closes bool) tunnel.Verdict {
+// refuse answers with a reply, and closes the exchange's books: why has outcome and cause.
+func (v *visitor) refuse(t *tunnelExchange, reply *masking.Reply, why *record, closes bool) tunnel.Verdict {
 	s := v.server()
-	reply := s.replies.of(o)
 	last := closes || reply.Status() == http.StatusBadRequest || s.leaving.Load()
 	t.id = s.nextID.Add(1)
-	r := t.record(o, reply.Status())
-	r.cause = cause
+	r := t.record(why.outcome, reply.Status())
+	r.cause = why.cause
 	s.book(&r)
 	return tunnel.Verdict{Action: tunnel.Answer, Reply: reply.Bytes(last), Last: last}
 }

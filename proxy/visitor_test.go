@@ -16,6 +16,7 @@ import (
 	"maskrelay/proxy/account"
 	"maskrelay/proxy/limit"
 	"maskrelay/proxy/tunnel"
+	"maskrelay/upstream/vendor"
 )
 
 const balancer = "127.0.0.9:4711"
@@ -121,22 +122,22 @@ func TestVisitorIsRefused(t *testing.T) {
 		{"no login", head(""), AuthRequired, false, nil},
 		{"no login, close", head("Connection: close\r\n"), AuthRequired, true, nil},
 		{"wrong login", head(basic(customerName, "x")), AuthFailed, false, nil},
-		{"parameters", head(basic(customerName+"-country-us", customerPassword)), BadRequest, true, nil},
+		{"parameters", head(basic(customerName+"-country-us", customerPassword)), BadParams, true, nil},
 		{"client", head(login()), ClientDenied, false, func(c *Config) { c.AllowFrom = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} }},
 		{"rate", head(login()), CapRate, false, full},
 	} {
 		t.Run(one.name, func(t *testing.T) {
 			r, v := visit(t, setup{config: one.config})
 			got := v.Head([]byte(one.head + "more"))
-			if got.Action != tunnel.Answer || got.Consumed != len(one.head) || got.Last != one.last ||
-				string(got.Reply) != r.reply(one.outcome, one.last) {
+			reply := r.server.replyTo(one.outcome, &vendor.Fault{Kind: vendor.Unavailable, Key: vendor.Country})
+			if got.Action != tunnel.Answer || got.Consumed != len(one.head) || got.Last != one.last || string(got.Reply) != string(reply.Bytes(one.last)) {
 				t.Errorf("got %+v", got)
 			}
 			if o := r.outcome(1); o != one.outcome {
 				t.Errorf("booked as %s", o)
 			}
 			r.server.leaving.Store(true)
-			if got := v.Head([]byte(one.head)); !got.Last || string(got.Reply) != r.reply(one.outcome, true) {
+			if got := v.Head([]byte(one.head)); !got.Last || string(got.Reply) != string(reply.Bytes(true)) {
 				t.Errorf("a relay that leaves keeps the connection: %+v", got)
 			}
 			v.Gone()
@@ -228,7 +229,7 @@ func TestExchangeFails(t *testing.T) {
 	r, v := visit(t, setup{})
 	x := v.Head([]byte(connectTo("shop.example:443"))).Exchange
 	a, err := x.Next()
-	if err != nil || a.Addr.String() != r.vendor.Addr() || a.Timeout <= 0 || a.ReplyTimeout <= 0 {
+	if err != nil || a.Addr.String() != r.vendor.Addr() || a.Timeout <= 0 || a.ReplyTimeout <= 0 || a.Limit <= 0 {
 		t.Fatalf("attempt %+v, %v", a, err)
 	}
 	request := string(x.AppendRequest([]byte("kept")))

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -15,46 +14,47 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// cooldown is how long a gateway that could not be reached is tried last.
-const cooldown = 5 * time.Second
-
 // gateway is the state of one Gateway. Safe for concurrent use.
 type gateway struct {
 	Gateway
-	index     int    // in Pool.gateways
+	pool      *Pool
+	group     *group
+	index     int    // in group.gateways
 	login     string // the Proxy-Authorization value, empty without credentials
 	opened    prometheus.Observer
 	endpoints *endpoints // nil for direct
 	dialer    net.Dialer
 	tls       *tls.Config // nil unless https
 	timeout   time.Duration
+	warm      *warm // nil = no connection is kept ready
 
 	evictIdle atomic.Pointer[func()] // drops idle plain connections; nil = there are none
+	idle      atomic.Int64           // of plain HTTP, which evictIdle would drop
 
-	conns     atomic.Int64 // open connections, those being opened included
-	downUntil atomic.Int64 // Unix nanoseconds; 0 = up
-	weight    int          // smooth round robin's running weight; guarded by Pool.mu
+	sameAccount members // of the group, at the same vendor with the same login; nil = not known
+
+	siblings func() []*gateway // the gateways of its pool, itself among them
+	health   health
+	conns    atomic.Int64 // open connections, those being opened included
 }
 
 func (p *Pool) newGateway(g Gateway) *gateway {
 	o := p.options
 	state := &gateway{
-		Gateway: g, index: len(p.gateways), timeout: o.DialTimeout,
+		Gateway: g, pool: p, timeout: o.DialTimeout,
 		login: g.authorization(), opened: p.metrics.seconds.WithLabelValues(g.Name),
 	}
+	p.overseer.start(state, time.Now())
 	state.dialer = net.Dialer{
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4},
 	}
 	state.dialer.SetMultipathTCP(false)
 	if g.Scheme == SchemeDirect {
 		state.dialer.ControlContext = checkedControl(o.CheckAddr)
+		state.dialer.Resolver = o.resolver()
 		return state
 	}
-	lookup := o.Lookup
-	if lookup == nil {
-		lookup = net.DefaultResolver.LookupNetIP
-	}
-	state.endpoints = newEndpoints(g, lookup, o.DialTimeout, p.ports)
+	state.endpoints = newEndpoints(g, p.lookup, p.ports)
 	if g.Scheme == SchemeHTTPS {
 		state.tls = &tls.Config{
 			MinVersion:         tls.VersionTLS12,
@@ -64,6 +64,7 @@ func (p *Pool) newGateway(g Gateway) *gateway {
 			ClientSessionCache: tls.NewLRUClientSessionCache(64),
 		}
 	}
+	state.warm = newWarm(state)
 	return state
 }
 
@@ -91,14 +92,15 @@ func checkedControl(check func(netip.Addr) error) func(context.Context, string, 
 // tryAcquire takes one of the gateway's connections; idle ones of plain HTTP make room.
 func (g *gateway) tryAcquire() bool { return g.acquire() || g.evict() && g.acquire() }
 
-// evict closes idle plain connections, and reports whether there could be any.
+// evict closes connections that nobody uses: those kept ready, and idle ones of plain
+// HTTP. It reports whether there could be any.
 func (g *gateway) evict() bool {
-	evict := g.evictIdle.Load()
-	if evict == nil {
-		return false
+	some := g.warm.giveBack()
+	if evict := g.evictIdle.Load(); evict != nil && g.idle.Load() > 0 {
+		(*evict)()
+		some = true
 	}
-	(*evict)()
-	return true
+	return some
 }
 
 func (g *gateway) acquire() bool {
@@ -109,28 +111,20 @@ func (g *gateway) acquire() bool {
 	return true
 }
 
-func (g *gateway) release() { g.conns.Add(-1) }
-
-func (g *gateway) isDown(now time.Time) bool { return g.downUntil.Load() > now.UnixNano() }
-
-// report learns from an attempt; nil is a success.
-func (g *gateway) report(e *ConnectError) {
-	switch {
-	case e == nil:
-		if g.downUntil.Load() != 0 {
-			g.downUntil.Store(0)
-		}
-	case e.down():
-		g.downUntil.Store(time.Now().Add(cooldown).UnixNano())
-	}
+// full reports whether the gateway has no connection left, and none that it could give back.
+func (g *gateway) full() bool {
+	return g.MaxConns > 0 && g.conns.Load() >= int64(g.MaxConns) && g.idle.Load() == 0 && !g.warm.any()
 }
 
-// addresses fills dst with the addresses to try. It never waits: while the name is
-// being looked up for the first time it returns the channel that is closed after that.
-func (g *gateway) addresses(dst []*endpoint, now time.Time) ([]*endpoint, <-chan struct{}, error) {
-	addrs, asking, err := g.endpoints.ready(dst, now)
+func (g *gateway) release() { g.conns.Add(-1) }
+
+// addresses fills dst with the addresses to try; port is the one to connect to, 0 = the
+// gateway's own. It never waits: while the name is being looked up for the first time it
+// returns the channel that is closed after that.
+func (g *gateway) addresses(dst []*endpoint, port uint16, now time.Time) ([]*endpoint, <-chan struct{}, error) {
+	addrs, asking, err := g.endpoints.ready(dst, port, now)
 	if errors.Is(err, errNoPorts) && g.evict() {
-		return g.endpoints.ready(dst, now)
+		return g.endpoints.ready(dst, port, now)
 	}
 	return addrs, asking, err
 }
@@ -147,41 +141,50 @@ func unreachable(err error) *ConnectError {
 	}
 }
 
-// dial opens a connection to the gateway, TLS included, within the dial timeout. It
-// counts among the local ports in use until it is closed.
-func (g *gateway) dial(ctx context.Context) (net.Conn, *ConnectError) {
-	ctx, cancel := context.WithTimeout(ctx, g.timeout)
-	defer cancel()
-	conn, lane, failure := g.reach(ctx)
-	if failure != nil {
-		return nil, failure
-	}
-	return g.secure(ctx, &laneConn{TCPConn: conn, release: sync.OnceFunc(lane.release)})
+// link is a connection to a gateway, or for direct:// to the target.
+type link struct {
+	net.Conn
+	held Held // what counts it, its owner's to release after the connection was closed
+	warm bool // it stood ready, and may have ended meanwhile
 }
 
-// dialHeld is dial for a tunnel: its connection is the bare one, and held is what
-// counts it. After a failure, too, held is to be released.
-func (g *gateway) dialHeld(ctx context.Context, held *Held) (net.Conn, *ConnectError) {
+// connect opens a connection to a port of the gateway's, 0 = its own, or takes one that
+// stands ready, unless it is to be fresh. direct:// connects to the target.
+func (g *gateway) connect(ctx context.Context, target string, port uint16, fresh bool) (link, *ConnectError) {
+	if !fresh && port == 0 {
+		if l, ok := g.warm.take(); ok {
+			return l, nil
+		}
+	}
+	if !g.tryAcquire() {
+		return link{}, fullError()
+	}
+	l := link{held: Held{g: g}}
+	var failure *ConnectError
+	if g.Scheme == SchemeDirect {
+		l.Conn, failure = g.dialTarget(ctx, target)
+	} else {
+		l.Conn, failure = g.dialHeld(ctx, &l.held, port)
+	}
+	if failure != nil {
+		l.held.Release()
+		return link{}, failure
+	}
+	return l, nil
+}
+
+// dialHeld opens a connection to a port of the gateway's, 0 = its own, TLS included,
+// within the dial timeout. held is what counts it; after a failure, too, it is to be
+// released.
+func (g *gateway) dialHeld(ctx context.Context, held *Held, port uint16) (net.Conn, *ConnectError) {
 	ctx, cancel := context.WithTimeout(ctx, g.timeout)
 	defer cancel()
-	conn, lane, failure := g.reach(ctx)
+	conn, lane, failure := g.reach(ctx, port)
 	if failure != nil {
 		return nil, failure
 	}
 	held.lane = lane
 	return g.secure(ctx, conn)
-}
-
-// laneConn holds its lane until it is closed.
-type laneConn struct {
-	*net.TCPConn
-	release func()
-}
-
-// Close closes the connection and gives the lane back.
-func (c *laneConn) Close() error {
-	defer c.release()
-	return c.TCPConn.Close()
 }
 
 // secure adds TLS where the gateway has it. It closes conn when it fails.
@@ -199,7 +202,7 @@ func (g *gateway) secure(ctx context.Context, conn net.Conn) (net.Conn, *Connect
 
 // reach makes a TCP connection to one of the gateway's addresses until ctx ends. The
 // caller owns the lane, too.
-func (g *gateway) reach(ctx context.Context) (*net.TCPConn, *lane, *ConnectError) {
+func (g *gateway) reach(ctx context.Context, port uint16) (*net.TCPConn, *lane, *ConnectError) {
 	fail := func(failure *ConnectError) (*net.TCPConn, *lane, *ConnectError) {
 		failure.Gateway = g.Name
 		if errors.Is(ctx.Err(), context.Canceled) {
@@ -208,12 +211,12 @@ func (g *gateway) reach(ctx context.Context) (*net.TCPConn, *lane, *ConnectError
 		return nil, nil, failure
 	}
 	var w way
-	addrs, err := g.await(ctx, w.buf[:0])
+	addrs, err := g.await(ctx, w.buf[:0], port)
 	if err != nil {
 		return fail(unreachable(err))
 	}
 	deadline, _ := ctx.Deadline()
-	w.start(addrs, momentOf(deadline))
+	w.start(addrs, port, momentOf(deadline))
 	for {
 		d, ok := w.next(time.Now())
 		if !ok {
@@ -233,9 +236,9 @@ func (g *gateway) reach(ctx context.Context) (*net.TCPConn, *lane, *ConnectError
 }
 
 // await waits for addresses where there are none yet.
-func (g *gateway) await(ctx context.Context, dst []*endpoint) ([]*endpoint, error) {
+func (g *gateway) await(ctx context.Context, dst []*endpoint, port uint16) ([]*endpoint, error) {
 	for {
-		addrs, asking, err := g.addresses(dst, time.Now())
+		addrs, asking, err := g.addresses(dst, port, time.Now())
 		if asking == nil {
 			return addrs, err
 		}

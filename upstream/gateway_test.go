@@ -4,10 +4,12 @@ import (
 	"encoding/base64"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"maskrelay/upstream/upstreamtest"
+	"maskrelay/upstream/vendor"
 )
 
 func TestParseGatewayCredentials(t *testing.T) {
@@ -61,6 +63,8 @@ func TestParseGatewayForms(t *testing.T) {
 		"IPv6":           {"http://[2001:db8::1]:1", "http://[2001:db8::1]:1", "2001:db8::1"},
 		"with login":     {"http://u:p@gw.example:7777", "http://***@gw.example:7777", "gw.example"},
 		"direct":         {"direct://", "direct://", "direct"},
+		"SOCKS5":         {"socks5://u:p@gw.example:1080", "socks5://***@gw.example:1080", "gw.example"},
+		"SOCKS5h":        {"socks5h://gw.example:1080", "socks5://gw.example:1080", "gw.example"},
 		"single label":   {"http://squid:3128", "http://squid:3128", "squid"},
 		"underscore":     {"http://my_squid:3128", "http://my_squid:3128", "my_squid"},
 		"at in password": {"http://u:p@x@gw.example:1", "http://***@gw.example:1", "gw.example"},
@@ -86,7 +90,6 @@ func TestParseGatewayErrors(t *testing.T) {
 	}{
 		"no URL":            {GatewayConfig{URL: "gw.example:1"}, "not a URL"},
 		"scheme":            {GatewayConfig{URL: "ftp://u:" + secret + "@gw.example:1"}, "the scheme"},
-		"socks5":            {GatewayConfig{URL: "socks5://u:" + secret + "@gw.example:1"}, "not in this version"},
 		"no port":           {GatewayConfig{URL: "http://u:" + secret + "@gw.example"}, "the port is missing"},
 		"list format":       {GatewayConfig{URL: "http://gw.example:80:u:" + secret}, "user:password@host:port"},
 		"port 0":            {GatewayConfig{URL: "http://gw.example:0"}, "the port is not"},
@@ -101,6 +104,20 @@ func TestParseGatewayErrors(t *testing.T) {
 		"password alone":    {GatewayConfig{URL: "http://gw.example:1", Password: secret}, "without a username"},
 		"direct with host":  {GatewayConfig{URL: "direct://x"}, "takes no host"},
 		"direct with login": {GatewayConfig{URL: "direct://", Username: "u", Password: secret}, "no credentials"},
+		"weight over 1000":  {GatewayConfig{URL: "http://gw.example:1", Weight: 1001}, "weight 1001"},
+		"no host":           {GatewayConfig{URL: "http://u:" + secret + "@"}, "the host is missing"},
+		"nothing":           {GatewayConfig{}, "the host is missing"},
+		"unknown vendor":    {GatewayConfig{URL: "http://u:" + secret + "@gw.example:1", Vendor: "oxilabs"}, "unknown preset"},
+		"pool with a dash":  {GatewayConfig{URL: "http://gw.example:1", Pool: "oxy-lab"}, "the pool's name"},
+		"long pool":         {GatewayConfig{URL: "http://gw.example:1", Pool: strings.Repeat("x", 33)}, "32 characters"},
+		"negative warm":     {GatewayConfig{URL: "https://gw.example:1", Warm: -1}, "-1 is not between 0 and 1000"},
+		"much warm":         {GatewayConfig{URL: "https://gw.example:1", Warm: 1001}, "1001 is not between 0 and 1000"},
+		"warm http":         {GatewayConfig{URL: "http://gw.example:1", Warm: 1}, "https:// gateways only"},
+		"warm direct":       {GatewayConfig{URL: Direct, Warm: 1}, "no connections ready"},
+		"template alone":    {GatewayConfig{URL: "http://gw.example:1", Password: "{password}-" + secret}, "without a username"},
+		"SOCKS5, long name": {GatewayConfig{URL: "socks5://gw.example:1", Username: strings.Repeat("u", 256), Password: secret}, "255 bytes"},
+		"SOCKS5, long":      {GatewayConfig{URL: "socks5://gw.example:1", Username: "u", Password: strings.Repeat(secret, 30)}, "255 bytes"},
+		"SOCKS5, CA":        {GatewayConfig{URL: "socks5://gw.example:1", CAFile: empty}, "https://"},
 		"weight":            {GatewayConfig{URL: "http://gw.example:1", Weight: -1}, "weight"},
 		"max conns":         {GatewayConfig{URL: "http://gw.example:1", MaxConns: -1}, "negative"},
 		"CA on http":        {GatewayConfig{URL: "http://gw.example:1", CAFile: empty}, "https://"},
@@ -119,6 +136,43 @@ func TestParseGatewayErrors(t *testing.T) {
 				t.Errorf("the error shows the password: %v", err)
 			}
 		})
+	}
+}
+
+func TestParseGatewayPools(t *testing.T) {
+	for pool, want := range map[string]string{"": DefaultPool, "oxy": "oxy", "A_1.b": "A_1.b", strings.Repeat("x", 32): strings.Repeat("x", 32)} {
+		for _, url := range []string{"http://gw.example:1", Direct} {
+			g, err := ParseGateway(GatewayConfig{URL: url, Pool: pool})
+			must(t, err)
+			if g.Pool != want || g.Vendor == nil || g.Vendor.Name != vendor.Generic {
+				t.Errorf("%s, pool %q: %q, vendor %v", url, pool, g.Pool, g.Vendor)
+			}
+		}
+	}
+}
+
+// With SOCKS5, 255 bytes are not too many.
+func TestParseGatewaySOCKS5Credentials(t *testing.T) {
+	g, err := ParseGateway(GatewayConfig{URL: "socks5://gw.example:1", Username: "u", Password: strings.Repeat("p", 255)})
+	must(t, err)
+	if g.Scheme != SchemeSOCKS5 || !g.HasCredentials() {
+		t.Errorf("%s", g)
+	}
+}
+
+func TestSecrets(t *testing.T) {
+	g := gatewayOf(t, "", "http://user:hunter2@gw.example:1")
+	token := strings.TrimPrefix(g.authorization(), "Basic ")
+	if got := g.Secrets(); !slices.Equal(got, []string{token, "hunter2"}) {
+		t.Errorf("secrets %q", got)
+	}
+	if got := gatewayOf(t, "", "http://user@gw.example:1").Secrets(); len(got) != 1 {
+		t.Errorf("without a password: %q", got)
+	}
+	for _, url := range []string{"http://gw.example:1", Direct} {
+		if got := gatewayOf(t, "", url).Secrets(); len(got) != 0 {
+			t.Errorf("%s: %q", url, got)
+		}
 	}
 }
 

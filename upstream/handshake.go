@@ -2,13 +2,11 @@ package upstream
 
 import (
 	"bytes"
-	"context"
 	"errors"
-	"io"
-	"net"
 	"strconv"
-	"sync"
-	"time"
+	"strings"
+
+	"maskrelay/upstream/vendor"
 )
 
 // maxReplyHead bounds a gateway's answer to CONNECT, in bytes, all 1xx heads included.
@@ -26,6 +24,40 @@ type replyHead struct {
 	body   bool // Transfer-Encoding, or a Content-Length that is not 0
 }
 
+// maxClassified bounds how much of a refusal's body is looked at, in bytes.
+const maxClassified = 4 << 10
+
+// refusal is what g means by an answer to CONNECT that is no 2xx: of the body there is
+// what has come with the head.
+func refusal(g *gateway, status int, head, body []byte) *ConnectError {
+	line, fields, _ := bytes.Cut(head, []byte("\n"))
+	cause, verdict := g.classify(vendor.Answer{
+		Status: status,
+		Reason: reasonOf(line),
+		Header: func(name string) string { return fieldOf(fields, name) },
+		Body:   body[:min(len(body), maxClassified)],
+	})
+	return &ConnectError{Phase: PhaseConnect, Cause: cause, Status: status, Advice: verdict.Advice}
+}
+
+// reasonOf is the reason phrase of a status line that parseStatusLine took.
+func reasonOf(line []byte) string {
+	const before = "HTTP/1.x 200 "
+	return string(bytes.TrimSpace(line[min(len(before), len(line)):]))
+}
+
+// fieldOf is the first value of a field among the lines of a head, "" without it.
+func fieldOf(fields []byte, name string) string {
+	for len(fields) > 0 {
+		var line []byte
+		line, fields, _ = bytes.Cut(fields, []byte("\n"))
+		if len(line) > len(name) && line[len(name)] == ':' && strings.EqualFold(string(line[:len(name)]), name) {
+			return string(bytes.TrimSpace(line[len(name)+1:]))
+		}
+	}
+	return ""
+}
+
 // replyScan looks through an answer that comes in pieces. It never looks at a line
 // twice, so that a gateway cannot make it expensive by sending little at a time.
 type replyScan struct {
@@ -36,8 +68,8 @@ type replyScan struct {
 // look looks at all that came so far. n > 0: the tunnel is open and b[n:] is the
 // target's; (0, nil): more is needed. Any 2xx opens the tunnel (RFC 9110 §9.3.6), 1xx
 // heads are skipped, and a 2xx that announces a body is refused: the gateway's words
-// would become the tunnel's first bytes.
-func (r *replyScan) look(b []byte) (n int, failure *ConnectError) {
+// would become the tunnel's first bytes. Other answers mean what g's preset says.
+func (r *replyScan) look(g *gateway, b []byte) (n int, failure *ConnectError) {
 	fail := func(cause Cause, status int, err error) (int, *ConnectError) {
 		return 0, &ConnectError{Phase: PhaseConnect, Cause: cause, Status: status, Err: err}
 	}
@@ -63,7 +95,7 @@ func (r *replyScan) look(b []byte) (n int, failure *ConnectError) {
 		case head.status < 200:
 			continue
 		case head.status > 299:
-			return fail(statusCause(head.status), head.status, nil)
+			return 0, refusal(g, head.status, rest[:size], rest[size:])
 		case head.body:
 			return fail(CauseBody, head.status, nil)
 		}
@@ -143,42 +175,6 @@ func parseStatusLine(line []byte) (int, bool) {
 	return status, status >= 100
 }
 
-// replyBuffers holds the buffers of handshakes under way; none is held after.
-var replyBuffers = sync.Pool{New: func() any { return new([maxReplyHead]byte) }}
-
-// openTunnel asks for a tunnel to target over conn and returns the bytes that the
-// gateway sent after its head (the target's first words; the caller owns them).
-// The request carries Host and Proxy-Authorization and nothing else.
-// ctx's end and the deadline interrupt it; on return no deadline is set.
-func openTunnel(ctx context.Context, conn net.Conn, target, authorization string) ([]byte, *ConnectError) {
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = conn.SetDeadline(deadline)
-	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	early, failure := exchangeConnect(ctx, conn, target, authorization)
-	if !stop() && failure == nil {
-		// ctx ended as the answer came; its function may set the deadline at any time.
-		return nil, &ConnectError{Phase: PhaseConnect, Cause: netCause(ctx, ctx.Err(), CauseTimeout), Err: ctx.Err()}
-	}
-	_ = conn.SetDeadline(time.Time{})
-	return early, failure
-}
-
-func exchangeConnect(ctx context.Context, conn net.Conn, target, authorization string) ([]byte, *ConnectError) {
-	request := appendConnect(make([]byte, 0, connectSize(target, authorization)), target, authorization)
-	if _, err := conn.Write(request); err != nil {
-		return nil, &ConnectError{Phase: PhaseConnect, Cause: netCause(ctx, err, CauseClosed), Err: err}
-	}
-	buf := replyBuffers.Get().(*[maxReplyHead]byte)
-	defer replyBuffers.Put(buf)
-	return readReply(ctx, conn, buf[:])
-}
-
-// connectSize is the size of what appendConnect appends, or a little more.
-func connectSize(target, authorization string) int {
-	return len("CONNECT  HTTP/1.1\r\nHost: \r\nProxy-Authorization: \r\n\r\n") + 2*len(target) + len(authorization)
-}
-
 // appendConnect appends the whole request for a tunnel.
 func appendConnect(b []byte, target, authorization string) []byte {
 	b = append(b, "CONNECT "...)
@@ -190,25 +186,4 @@ func appendConnect(b []byte, target, authorization string) []byte {
 		b = append(b, authorization...)
 	}
 	return append(b, "\r\n\r\n"...)
-}
-
-// readReply reads heads until one decides.
-func readReply(ctx context.Context, conn net.Conn, buf []byte) ([]byte, *ConnectError) {
-	var scan replyScan
-	for end := 0; ; {
-		n, err := conn.Read(buf[end:])
-		if end += n; err != nil && n == 0 {
-			if errors.Is(err, io.EOF) && end > 0 {
-				err = io.ErrUnexpectedEOF
-			}
-			return nil, &ConnectError{Phase: PhaseConnect, Cause: netCause(ctx, err, CauseClosed), Err: err}
-		}
-		start, failure := scan.look(buf[:end])
-		switch {
-		case failure != nil:
-			return nil, failure
-		case start > 0:
-			return bytes.Clone(buf[start:end]), nil
-		}
-	}
 }

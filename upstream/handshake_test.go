@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"maskrelay/upstream/vendor"
 )
 
 func TestParseReply(t *testing.T) {
@@ -101,6 +103,15 @@ func (s *script) Read(b []byte) (int, error) {
 	return s.reply.Read(b)
 }
 
+// someGateway is one that nobody dials, of a vendor that is not known.
+func someGateway(scheme string) *gateway {
+	preset, err := vendor.Load(vendor.Generic)
+	if err != nil {
+		panic(err)
+	}
+	return &gateway{Gateway: Gateway{Name: "gw", Scheme: scheme, Vendor: preset}}
+}
+
 func TestReadReply(t *testing.T) {
 	huge := "HTTP/1.1 200 OK\r\nA: " + strings.Repeat("x", maxReplyHead) + "\r\n\r\n"
 	tests := map[string]struct {
@@ -134,7 +145,8 @@ func TestReadReply(t *testing.T) {
 		for _, oneByte := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/%t", name, oneByte), func(t *testing.T) {
 				conn := &script{reply: bytes.NewReader([]byte(test.in)), oneByte: oneByte}
-				early, failure := readReply(t.Context(), conn, make([]byte, maxReplyHead))
+				var n negotiation
+				early, _, failure := n.hear(t.Context(), someGateway(SchemeHTTP), conn, make([]byte, maxReplyHead))
 				if test.cause != "" {
 					if failure == nil || failure.Cause != test.cause || failure.Status != test.status {
 						t.Fatalf("failure %v, want %s with status %d", failure, test.cause, test.status)
@@ -177,7 +189,7 @@ func TestOpenTunnelObeysItsContext(t *testing.T) {
 			defer func() { _ = conn.Close() }()
 			ctx, cancel := test.ctx(t.Context())
 			defer cancel()
-			_, failure := openTunnel(ctx, conn, "target.example:443", "")
+			_, failure := someGateway(SchemeHTTP).openTunnel(ctx, conn, &Route{}, Request{Target: "target.example:443", Authorization: "Basic eDp5"})
 			if failure == nil || failure.Cause != test.want {
 				t.Errorf("failure %v, want %s", failure, test.want)
 			}
@@ -209,9 +221,10 @@ func FuzzParseReply(f *testing.F) {
 		}
 		// Looked at in pieces, an answer means what it means at once.
 		var whole, pieces replyScan
-		n, failure := whole.look(in)
+		g := someGateway(SchemeHTTP)
+		n, failure := whole.look(g, in)
 		for end := range len(in) + 1 {
-			got, why := pieces.look(in[:end])
+			got, why := pieces.look(g, in[:end])
 			if got == 0 && why == nil && end < len(in) {
 				continue
 			}
@@ -222,4 +235,29 @@ func FuzzParseReply(f *testing.F) {
 			return
 		}
 	})
+}
+
+// What a preset's classifier gets to see of a refusal.
+func TestAnswerIsReadInPlace(t *testing.T) {
+	const head = "HTTP/1.1 407 TRAFFIC_EXHAUSTED now \r\nX-Error:  client_10110 \r\nx-error: second\r\nEmpty:\r\nSpaced : x\r\nContent-Length: 4\r\n\r\n"
+	line, fields, _ := bytes.Cut([]byte(head), []byte("\n"))
+	if got := reasonOf(line); got != "TRAFFIC_EXHAUSTED now" {
+		t.Errorf("reason %q", got)
+	}
+	for _, line := range []string{"HTTP/1.1 407", "HTTP/1.1 407 ", "HTTP/1.1 407\r", "HTTP/1.1 407 \r"} {
+		if got := reasonOf([]byte(line)); got != "" {
+			t.Errorf("%q: reason %q", line, got)
+		}
+	}
+	for name, want := range map[string]string{
+		"X-Error": "client_10110", "x-ERROR": "client_10110", "Empty": "", "Absent": "", "Spaced": "", "X": "", "": "", "Content-Length": "4",
+		"HTTP/1.1 407 TRAFFIC_EXHAUSTED now": "",
+	} {
+		if got := fieldOf(fields, name); got != want {
+			t.Errorf("%q is %q, want %q", name, got, want)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() { _ = fieldOf(fields, "Absent") }); n > 0 {
+		t.Errorf("%g allocations to find nothing", n)
+	}
 }

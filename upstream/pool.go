@@ -1,29 +1,29 @@
 package upstream
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
 
-// probeInterval is how often a gateway that is down is tried by the pool itself.
-const probeInterval = time.Second
-
 // Options configure a Pool. The zero value of an optional field is named.
 type Options struct {
 	Gateways       []Gateway     // at least one; direct:// stands alone
-	Balance        string        // RoundRobin or LeastConn; "" = RoundRobin
+	Balance        string        // RoundRobin, LeastConn, IPHash or UserHash; "" = RoundRobin
 	DialTimeout    time.Duration // TCP and TLS to a gateway
 	ConnectTimeout time.Duration // the gateway's answer
 	// CheckAddr is asked about every address that direct:// dials. nil = all allowed.
 	CheckAddr func(netip.Addr) error
 	// Lookup resolves gateways' names. nil = the system's resolver.
 	Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	// DNSServer is the name server to ask, an address with or without a port; "" = the
+	// system's. Not with Lookup.
+	DNSServer string
 	// Sources are the local addresses that connections to gateways leave from, the one
 	// with the fewest of them first; nil = the kernel chooses. A gateway address without
 	// a source of its family is not used. Not for direct://.
@@ -36,6 +36,16 @@ type Options struct {
 	PortsReserved int
 	// GatewayMade reports whether a gateway made a plain response itself. nil = never.
 	GatewayMade GatewayMade
+	// HealthInterval is how often Run probes each gateway: TCP, and TLS where it has it.
+	// 0 = 10 s; one that cannot be reached is tried each second.
+	HealthInterval time.Duration
+	// HealthTarget is a host:port to which each probe opens a tunnel, too, with the
+	// gateway's own login and no wishes. "" = none.
+	HealthTarget string
+	// Notify is told what an operator should know of the gateways. It is called by Run
+	// alone, one call at a time; events that come while it takes long wait, the 257th is
+	// lost. nil = nobody wants to know.
+	Notify func(Event)
 }
 
 // Pool is the set of gateways and what is known of them. Safe for concurrent use.
@@ -44,10 +54,12 @@ type Pool struct {
 	options  Options
 	gateways []*gateway
 	metrics  *metrics
+	overseer *overseer
 	ports    *localPorts
-
-	mu   sync.Mutex // guards the weights and next
-	next int
+	lookup   lookup
+	groups   map[string]*group // by the pool's name; does not change
+	names    []string          // of groups, sorted
+	plain    *Route            // of those who bring none
 }
 
 // NewPool validates o.
@@ -58,7 +70,7 @@ func NewPool(o Options) (*Pool, error) {
 	if o.Balance == "" {
 		o.Balance = RoundRobin
 	}
-	if o.Balance != RoundRobin && o.Balance != LeastConn {
+	if !slices.Contains([]string{RoundRobin, LeastConn, IPHash, UserHash}, o.Balance) {
 		return nil, fmt.Errorf("upstream: unknown balance %q", o.Balance)
 	}
 	if o.DialTimeout <= 0 || o.ConnectTimeout <= 0 {
@@ -68,7 +80,12 @@ func NewPool(o Options) (*Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pool{options: o, metrics: newMetrics(), ports: ports}
+	lookup, err := o.lookup()
+	if err != nil {
+		return nil, err
+	}
+	p := &Pool{options: o, metrics: newMetrics(), ports: ports, lookup: lookup}
+	p.overseer = newOverseer(o, p.metrics)
 	names := make(map[string]bool, len(o.Gateways))
 	for _, g := range o.Gateways {
 		if names[g.Name] {
@@ -80,11 +97,18 @@ func NewPool(o Options) (*Pool, error) {
 		names[g.Name] = true
 		p.gateways = append(p.gateways, p.newGateway(g))
 	}
+	p.makeGroups(o.Balance)
 	return p, nil
 }
 
 // checkGateway finds what does not go together with the other options.
 func checkGateway(g Gateway, o Options, ports *localPorts) error {
+	if err := CheckPool(g.Pool); err != nil {
+		return fmt.Errorf("upstream: %s: %w", g.Name, err)
+	}
+	if g.Weight < 1 {
+		return fmt.Errorf("upstream: %s: weight %d is not at least 1", g.Name, g.Weight)
+	}
 	if g.Scheme == SchemeDirect {
 		switch {
 		case len(o.Gateways) > 1:
@@ -105,6 +129,9 @@ type Request struct {
 	Target string // host:port, validated; goes to the gateway as it is
 	// Authorization replaces the gateway's login (passthrough). Empty = the gateway's own.
 	Authorization string
+	// Route decides about the gateway and its login. nil = no wishes, and the default pool,
+	// or the first gateway's if there is none; ip_hash and user_hash then know nobody.
+	Route *Route
 }
 
 // Conn is an open tunnel to the target. The owner closes Conn and then calls
@@ -116,12 +143,13 @@ type Conn struct {
 	Release func()
 }
 
-// Connect opens a tunnel through the pool's next gateway, or the one after if that
-// fails, until one answers, all were tried, or DialTimeout plus ConnectTimeout have
-// passed. The error is a *ConnectError, the last gateway's.
+// Connect opens a tunnel through the route's next gateway, or another if that fails and
+// the other may do better, until one serves, three were reached, eight could not be, none
+// is left, the pool's budget for retries is used up, or DialTimeout plus ConnectTimeout
+// have passed. The error is a *ConnectError, the last gateway's.
 func (p *Pool) Connect(ctx context.Context, r Request) (*Conn, error) {
 	var s Setup
-	s.Start(p)
+	s.Start(p, r.Route)
 	return s.Resume(ctx, r)
 }
 
@@ -129,97 +157,82 @@ func (p *Pool) Connect(ctx context.Context, r Request) (*Conn, error) {
 func fullError() *ConnectError { return &ConnectError{Phase: PhasePick, Cause: CauseNone} }
 
 // try runs f with gateways, each at most once, until one serves, none is left, or
-// the time for a set-up is over.
-func (p *Pool) try(ctx context.Context, f func(*gateway) *ConnectError) error {
+// the time for a set-up, which f is told the end of, is over.
+func (p *Pool) try(ctx context.Context, r *Route, f func(*gateway, moment) *ConnectError) error {
 	var a attempts
-	a.start(p, time.Now())
-	return a.run(ctx, f)
+	a.start(p.routeOr(r), time.Now())
+	return a.run(ctx, func(g *gateway) *ConnectError { return f(g, a.until) })
 }
 
-// connectThrough opens a tunnel through g, blocking.
+// routeOr is r, or the route of those who bring none.
+func (p *Pool) routeOr(r *Route) *Route {
+	if r != nil {
+		return r
+	}
+	return p.plain
+}
+
+// connectThrough opens a tunnel through g, blocking. A connection that stood ready and
+// turns out to have ended says nothing about g: a fresh one does.
 func (p *Pool) connectThrough(ctx context.Context, g *gateway, r Request) (*Conn, *ConnectError) {
-	if !g.tryAcquire() {
-		return nil, fullError()
-	}
-	held := Held{g: g}
 	start := time.Now()
-	conn, failure := p.open(ctx, &held, r)
-	if failure != nil {
-		held.Release()
-		return nil, failure
+	route := p.routeOr(r.Route)
+	for fresh := false; ; fresh = true {
+		l, failure := g.connect(ctx, r.Target, route.port(g), fresh)
+		if failure != nil {
+			return nil, failure
+		}
+		early, failure := p.open(ctx, g, l.Conn, r)
+		if failure == nil {
+			g.opened.Observe(time.Since(start).Seconds())
+			return &Conn{Conn: l.Conn, Early: early, Gateway: g.Name, Release: sync.OnceFunc(l.held.Release)}, nil
+		}
+		failure.own = r.Authorization != ""
+		_ = l.Close()
+		l.held.Release()
+		if !l.warm || failure.Cause != CauseClosed {
+			return nil, failure
+		}
 	}
-	g.opened.Observe(time.Since(start).Seconds())
-	conn.Gateway, conn.Release = g.Name, sync.OnceFunc(held.Release)
-	return conn, nil
 }
 
-// open dials and shakes hands; held learns the lane.
-func (p *Pool) open(ctx context.Context, held *Held, r Request) (*Conn, *ConnectError) {
-	g := held.g
+// open shakes hands.
+func (p *Pool) open(ctx context.Context, g *gateway, conn net.Conn, r Request) ([]byte, *ConnectError) {
 	if g.Scheme == SchemeDirect {
-		conn, failure := g.dialTarget(ctx, r.Target)
-		return &Conn{Conn: conn}, failure
+		return nil, nil
 	}
-	conn, failure := g.dialHeld(ctx, held)
-	if failure != nil {
-		return nil, failure
-	}
-	reply, cancel := context.WithTimeout(ctx, p.options.ConnectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.options.ConnectTimeout)
 	defer cancel()
-	early, failure := openTunnel(reply, conn, r.Target, cmp.Or(r.Authorization, g.login))
-	if failure != nil {
-		_ = conn.Close()
-		return nil, failure
-	}
-	return &Conn{Conn: conn, Early: early}, nil
+	return g.openTunnel(ctx, conn, p.routeOr(r.Route), r)
 }
 
-// Usable reports whether any gateway is up.
+// Usable reports whether any gateway is up, or may be: it is about to be tried again.
 func (p *Pool) Usable() bool {
 	now := time.Now()
 	for _, g := range p.gateways {
-		if !g.isDown(now) {
+		if g.health.hopeful(now) {
 			return true
 		}
 	}
 	return false
 }
 
-// Run probes gateways that are down until ctx ends: TCP, and TLS where the gateway
-// has it. A gateway that stays unreachable stays down; one that answers is up at once.
+// Run probes the gateways, compares them, keeps connections ready where a gateway has
+// Warm, and calls Options.Notify, until ctx ends. A gateway that cannot be reached is
+// tried each second, and is up at once when it answers, unless it keeps coming and going.
 func (p *Pool) Run(ctx context.Context) {
-	tick := time.NewTicker(probeInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		var probes sync.WaitGroup
-		for _, g := range p.gateways {
-			if g.endpoints != nil && g.isDown(time.Now()) {
-				probes.Go(func() { g.probe(ctx) })
-			}
-		}
-		probes.Wait()
-	}
+	var warm sync.WaitGroup
+	defer warm.Wait()
+	warm.Go(func() { p.keepWarm(ctx) })
+	p.watch(ctx)
 }
 
-// Close waits for what the pool has under way: look-ups, a few seconds at the most.
-// Nobody may use the pool any more.
+// Close ends the look-ups of names and waits for what is under way. Nobody may use the
+// pool any more.
 func (p *Pool) Close() {
 	for _, g := range p.gateways {
 		if g.endpoints != nil {
 			g.endpoints.close()
 		}
 	}
-}
-
-func (g *gateway) probe(ctx context.Context) {
-	conn, failure := g.dial(ctx)
-	if failure == nil {
-		_ = conn.Close()
-	}
-	g.report(failure)
 }

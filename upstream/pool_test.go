@@ -39,7 +39,14 @@ func newPool(t *testing.T, o Options) *Pool {
 	}
 	p, err := NewPool(o)
 	must(t, err)
-	t.Cleanup(p.Close)
+	t.Cleanup(func() {
+		p.Close()
+		for _, name := range p.Pools() {
+			if n := p.groups[name].budget.state.Load() / budgetUnderway; n != 0 {
+				t.Errorf("pool %s: %d exchanges seem to be under way for ever", name, n)
+			}
+		}
+	})
 	return p
 }
 
@@ -293,11 +300,11 @@ func TestDownGatewayIsTriedLastAndComesBack(t *testing.T) {
 	if good.Accepted() != 4 {
 		t.Errorf("the good gateway served %d of 4", good.Accepted())
 	}
-	if !p.gateways[0].isDown(time.Now()) || !p.Usable() {
+	if p.gateways[0].health.usable(time.Now()) || !p.Usable() {
 		t.Error("the gateway is not down, or the pool not usable")
 	}
 	startVendor(t, upstreamtest.VendorConfig{Addr: addr})
-	waitFor(t, func() bool { return !p.gateways[0].isDown(time.Now()) })
+	waitFor(t, func() bool { return p.gateways[0].health.usable(time.Now()) })
 }
 
 func TestAllDown(t *testing.T) {
@@ -353,52 +360,6 @@ func TestFullGatewayLeavesItToAnother(t *testing.T) {
 	}
 }
 
-func TestBalance(t *testing.T) {
-	gateways := func(weights ...int) []Gateway {
-		gs := make([]Gateway, len(weights))
-		for i, w := range weights {
-			gs[i] = gatewayOf(t, string(rune('a'+i)), "http://gw.example:1")
-			gs[i].Weight = w
-		}
-		return gs
-	}
-	picks := func(p *Pool, n int, hold bool) string {
-		var b strings.Builder
-		for range n {
-			g := p.pick(new(attempts), time.Now())
-			b.WriteString(g.Name)
-			if hold {
-				g.tryAcquire()
-			}
-		}
-		return b.String()
-	}
-	t.Run("round robin", func(t *testing.T) {
-		if got := picks(newPool(t, Options{Gateways: gateways(1, 1, 1)}), 6, false); got != "abcabc" {
-			t.Error(got)
-		}
-	})
-	t.Run("smooth by weight", func(t *testing.T) {
-		if got := picks(newPool(t, Options{Gateways: gateways(5, 1, 1)}), 7, false); got != "aabacaa" {
-			t.Error(got)
-		}
-	})
-	t.Run("least connections by weight", func(t *testing.T) {
-		p := newPool(t, Options{Gateways: gateways(2, 1), Balance: LeastConn})
-		got := picks(p, 300, true)
-		if a, b := strings.Count(got, "a"), strings.Count(got, "b"); a < 199 || a > 201 || a+b != 300 {
-			t.Errorf("%d and %d", a, b)
-		}
-	})
-	t.Run("least connections evens out", func(t *testing.T) {
-		p := newPool(t, Options{Gateways: gateways(1, 1), Balance: LeastConn})
-		p.gateways[0].conns.Store(10)
-		if got := picks(p, 10, true); got != "bbbbbbbbbb" {
-			t.Error(got)
-		}
-	})
-}
-
 func TestDirect(t *testing.T) {
 	echo := startEcho(t)
 	denied := errors.New("no")
@@ -439,6 +400,10 @@ func TestNewPoolErrors(t *testing.T) {
 	tests := map[string]func(*Options){
 		"no gateway":        func(o *Options) { o.Gateways = nil },
 		"same name":         func(o *Options) { o.Gateways = []Gateway{g, g} },
+		"two pools, same":   func(o *Options) { o.Gateways = []Gateway{g, inPool(g, "other")} },
+		"no pool":           func(o *Options) { o.Gateways = []Gateway{inPool(g, "")} },
+		"pool with a dash":  func(o *Options) { o.Gateways = []Gateway{inPool(g, "a-b")} },
+		"no weight":         func(o *Options) { light := g; light.Weight = 0; o.Gateways = []Gateway{light} },
 		"direct and others": func(o *Options) { o.Gateways = append([]Gateway{g}, gatewayOf(t, "", Direct)) },
 		"balance":           func(o *Options) { o.Balance = "best" },
 		"timeout":           func(o *Options) { o.DialTimeout = 0 },

@@ -41,8 +41,8 @@ type localPorts struct {
 	low, high int          // the kernel's range, both included; 0, 0 = not known
 	capacity  int64        // ports in it that are not reserved; 0 = not known
 
-	mu    sync.Mutex // guards lanes and lane.users
-	lanes map[laneKey]*lane
+	mu    sync.Mutex // guards lanes and lanePorts.users
+	lanes map[laneKey]*lanePorts
 }
 
 type laneKey struct {
@@ -50,18 +50,26 @@ type laneKey struct {
 	to     netip.AddrPort
 }
 
-// lane is one source address towards one gateway address. Gateways that share an
-// address share its lanes. The nil lane counts nothing.
-type lane struct {
-	ports     *localPorts
-	source    netip.Addr // invalid = any
+// lanePorts are the local ports from one source address to one gateway address.
+// Gateways that share an address share them.
+type lanePorts struct {
+	capacity  int64 // 0 = not known: no limit
 	inUse     atomic.Int64
-	restUntil atomic.Int64 // Unix nanoseconds
+	restUntil atomic.Int64 // stamp; 0 = it never rested
 	users     int          // gateways that have the address now
 }
 
+// lane is one gateway's address as it is reached from one source address. The nil lane
+// counts nothing.
+type lane struct {
+	*lanePorts
+	all    *localPorts
+	source netip.Addr // invalid = any
+	ep     *endpoint
+}
+
 func newLocalPorts(o Options) (*localPorts, error) {
-	p := &localPorts{low: o.Ports[0], high: o.Ports[1], lanes: make(map[laneKey]*lane)}
+	p := &localPorts{low: o.Ports[0], high: o.Ports[1], lanes: make(map[laneKey]*lanePorts)}
 	if p.low != 0 || p.high != 0 {
 		if p.low < 1 || p.high > 65535 || p.low > p.high {
 			return nil, fmt.Errorf("upstream: %d to %d is no range of ports", p.low, p.high)
@@ -93,13 +101,13 @@ func (p *localPorts) reaches(a netip.Addr) bool {
 }
 
 // swap notes that a gateway's addresses changed from before to after, and gives the
-// latter their lanes. Lanes that nobody needs are forgotten.
+// latter their lanes. Ports that nobody needs are forgotten.
 func (p *localPorts) swap(before, after []*endpoint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, ep := range after {
 		if ep.lanes == nil {
-			ep.lanes = p.lanesToLocked(ep.addr)
+			ep.lanes = p.lanesLocked(ep)
 		}
 		for _, l := range ep.lanes {
 			l.users++
@@ -117,60 +125,70 @@ func (p *localPorts) swap(before, after []*endpoint) {
 	}
 }
 
-func (p *localPorts) lanesToLocked(to netip.AddrPort) []*lane {
+func (p *localPorts) lanesLocked(ep *endpoint) []*lane {
 	if len(p.sources) == 0 {
-		return []*lane{p.laneLocked(laneKey{to: to})}
+		return []*lane{p.laneLocked(ep, netip.Addr{})}
 	}
 	var lanes []*lane
 	for _, source := range p.sources {
-		if source.Is4() == to.Addr().Is4() {
-			lanes = append(lanes, p.laneLocked(laneKey{source: source, to: to}))
+		if source.Is4() == ep.addr.Addr().Is4() {
+			lanes = append(lanes, p.laneLocked(ep, source))
 		}
 	}
 	return lanes
 }
 
-func (p *localPorts) laneLocked(key laneKey) *lane {
-	l := p.lanes[key]
-	if l == nil {
-		l = &lane{ports: p, source: key.source}
-		p.lanes[key] = l
+func (p *localPorts) laneLocked(ep *endpoint, source netip.Addr) *lane {
+	key := laneKey{source, ep.addr}
+	ports := p.lanes[key]
+	if ports == nil {
+		ports = &lanePorts{capacity: p.capacity}
+		p.lanes[key] = ports
 	}
-	return l
+	return &lane{lanePorts: ports, all: p, source: source, ep: ep}
 }
 
-// free is how many more connections the lane's ports allow.
-func (l *lane) free() int64 { return max(l.ports.capacity-l.inUse.Load(), 0) }
+// free is how many more connections the ports allow.
+func (p *lanePorts) free() int64 { return max(p.capacity-p.inUse.Load(), 0) }
+
+// short reports whether more than three quarters of the ports are in use.
+func (p *lanePorts) short() bool { return p.capacity > 0 && 4*p.inUse.Load() > 3*p.capacity }
 
 // open reports whether another connection may be tried.
-func (l *lane) open(now time.Time) bool {
-	return (l.ports.capacity == 0 || l.inUse.Load() < l.ports.capacity) && l.restUntil.Load() <= now.UnixNano()
+func (p *lanePorts) open(now time.Time) bool {
+	if p.capacity > 0 && p.inUse.Load() >= p.capacity {
+		return false
+	}
+	until := p.restUntil.Load()
+	return until == 0 || until <= stampOf(now)
 }
 
 // take counts one more connection unless the ports are used up.
 func (l *lane) take() bool {
-	if n := l.inUse.Add(1); l.ports.capacity > 0 && n > l.ports.capacity {
+	if n := l.inUse.Add(1); l.capacity > 0 && n > l.capacity {
 		l.inUse.Add(-1)
 		return false
 	}
+	l.ep.conns.Add(1)
 	return true
 }
 
 func (l *lane) release() {
 	if l != nil {
 		l.inUse.Add(-1)
+		l.ep.conns.Add(-1)
 	}
 }
 
-// rest keeps the lane from being tried for a moment.
-func (l *lane) rest(now time.Time) { l.restUntil.Store(now.Add(laneRest).UnixNano()) }
+// rest keeps the ports from being tried for a moment.
+func (p *lanePorts) rest(now time.Time) { p.restUntil.Store(stampOf(now.Add(laneRest))) }
 
 // window chooses the local ports for the next try after so many that found none:
 // random windows while more than a quarter of the range is in use, then all of it.
 func (l *lane) window(tries uint8) [2]uint16 {
-	p := l.ports
+	p := l.all
 	size := p.high - p.low + 1
-	if !portWindows || p.capacity == 0 || size < 2*windowPorts || tries >= maxWindows || 4*l.inUse.Load() <= p.capacity {
+	if !portWindows || l.capacity == 0 || size < 2*windowPorts || tries >= maxWindows || 4*l.inUse.Load() <= l.capacity {
 		return [2]uint16{}
 	}
 	low := p.low + rand.IntN(size-windowPorts+1)
@@ -181,4 +199,15 @@ func (l *lane) window(tries uint8) [2]uint16 {
 // address that this host no longer has looks the same.
 func lacksPort(err error) bool {
 	return errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EADDRINUSE)
+}
+
+// lacksMeans reports whether a connect failed because this host is short of descriptors,
+// memory or watches.
+func lacksMeans(err error) bool {
+	for _, errno := range [...]syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ENOSPC} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }

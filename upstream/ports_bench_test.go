@@ -38,18 +38,19 @@ func BenchmarkReach(b *testing.B) {
 	}
 }
 
-func reachOnce(b *testing.B, g *gateway) net.Conn {
-	conn, failure := g.dial(b.Context())
+func reachOnce(b *testing.B, g *gateway) link {
+	l, failure := g.connect(b.Context(), "", 0, true)
 	if failure != nil {
 		b.Fatal(failure)
 	}
-	return conn
+	return l
 }
 
 // reset closes without TIME_WAIT, which would use up the ports.
-func reset(c net.Conn) {
-	_ = c.(*laneConn).SetLinger(0)
-	_ = c.Close()
+func reset(l link) {
+	_ = l.Conn.(*net.TCPConn).SetLinger(0)
+	_ = l.Close()
+	l.held.Release()
 }
 
 func benchRange(b *testing.B) (low, high int) {

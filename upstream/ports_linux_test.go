@@ -10,18 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"maskrelay/upstream/upstreamtest"
 )
-
-// answering is a vendor that opens every tunnel and then says nothing.
-func answeringVendor(t *testing.T, addr string) *upstreamtest.Vendor {
-	t.Helper()
-	return startVendor(t, upstreamtest.VendorConfig{
-		Addr: addr, RecordLimit: -1, HeadTimeout: time.Minute,
-		Behaviour: upstreamtest.Raw{Bytes: []byte(established)},
-	})
-}
 
 func local(c net.Conn) netip.AddrPort { return c.LocalAddr().(*net.TCPAddr).AddrPort() }
 
@@ -40,8 +29,6 @@ func hold(t *testing.T, p *Pool, n int, connect func(context.Context, *Pool, Req
 	}
 	return held
 }
-
-var ways = map[string]func(context.Context, *Pool, Request) (*Conn, error){"blocking": blocking, "steps": stepwise}
 
 func TestConnectionsLeaveFromTheSources(t *testing.T) {
 	for name, connect := range ways {

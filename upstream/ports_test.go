@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"context"
 	"errors"
 	"net/netip"
 	"syscall"
@@ -21,7 +20,7 @@ func use(p *Pool, n int64) {
 
 func startSetup(p *Pool) *Setup {
 	s := new(Setup)
-	s.Start(p)
+	s.Start(p, nil)
 	return s
 }
 
@@ -103,7 +102,7 @@ func TestNoPortLeft(t *testing.T) {
 				t.Errorf("order %v", ends)
 			}
 			wantEnd(t, s, "gw", PhasePick, CauseNone)
-			if p.gateways[0].isDown(time.Now()) || failedCount(t, p, "gw", CauseNone) != 0 {
+			if !p.gateways[0].health.usable(time.Now()) || failedCount(t, p, "gw", CauseNone) != 0 {
 				t.Error("a gateway is blamed for our ports")
 			}
 			wantEnd(t, startSetup(p), "gw", PhasePick, CauseNone) // without a look: the kernel's search is dear
@@ -122,9 +121,9 @@ func TestNoPortLeftInTime(t *testing.T) {
 	use(p, 500)
 	now := time.Now()
 	var w way
-	addrs, _, err := p.gateways[0].addresses(w.buf[:0], now)
+	addrs, _, err := p.gateways[0].addresses(w.buf[:0], 0, now)
 	must(t, err)
-	w.start(addrs, momentOf(now.Add(time.Second)))
+	w.start(addrs, 0, momentOf(now.Add(time.Second)))
 	if _, ok := w.next(now); !ok {
 		t.Fatal("nothing to try")
 	}
@@ -241,8 +240,13 @@ func TestNoPortLeftEvictsIdleConnections(t *testing.T) {
 	p := literalPool(t, 1, Options{Ports: [2]int{10000, 10001}})
 	lane := p.gateways[0].endpoints.addrs[0].lanes[0]
 	lane.inUse.Add(2)
-	evict := func() { lane.inUse.Add(-2) }
-	p.gateways[0].evictIdle.Store(&evict)
+	g := p.gateways[0]
+	g.idle.Add(2)
+	evict := func() {
+		g.idle.Add(-2)
+		lane.inUse.Add(-2)
+	}
+	g.evictIdle.Store(&evict)
 	s := startSetup(p)
 	next(t, s)
 	s.Reset()
@@ -252,6 +256,7 @@ func TestNoPortLeftEvictsIdleConnections(t *testing.T) {
 func TestSourcesAreUsedEvenly(t *testing.T) {
 	all := addrs("198.51.100.1", "198.51.100.2", "198.51.100.3", "2001:db8::1")
 	p := resolvedPool(t, Options{Sources: all}, "192.0.2.1", "2001:db8::9")
+	p.gateways[0].endpoints.proven(time.Now())
 	used := map[netip.Addr]int{}
 	held := make([]Held, 60)
 	for i := range held {
@@ -297,19 +302,15 @@ func TestAddressesWithoutASourceAreNotUsed(t *testing.T) {
 // Lanes are forgotten with the address and the last connection, not before.
 func TestLanesFollowTheGatewaysAddresses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		now := "192.0.2.1"
-		p := newPool(t, Options{
-			Gateways: []Gateway{gatewayOf(t, "gw", "http://gw.example:1")},
-			Lookup:   func(context.Context, string, string) ([]netip.Addr, error) { return addrs(now, now), nil },
-		})
+		server := &scripted{}
+		p := newPool(t, Options{Gateways: []Gateway{gatewayOf(t, "gw", "http://gw.example:1")}})
 		e := p.gateways[0].endpoints
+		e.lookup = server.lookup
 		resolve := func(addr string) {
 			t.Helper()
-			now = addr
-			time.Sleep(resolveTTL + time.Second) // synctest's clock
-			_, err := e.get(t.Context())
-			must(t, err)
-			e.close()
+			server.say(answer{addrs: addrs(addr, addr)}, nil)
+			time.Sleep(resolveMinTTL) // synctest's clock
+			synctest.Wait()
 			if got, err := e.get(t.Context()); err != nil || len(got) != 1 || got[0].Addr() != addrs(addr)[0] {
 				t.Fatalf("%v, %v", got, err)
 			}
@@ -326,7 +327,7 @@ func TestLanesFollowTheGatewaysAddresses(t *testing.T) {
 			t.Errorf("%d lanes, one is in use and one is new", len(p.ports.lanes))
 		}
 		resolve("192.0.2.1")
-		if e.addrs[0].lanes[0] != first || first.inUse.Load() != 1 {
+		if e.addrs[0].lanes[0].lanePorts != first.lanePorts || first.inUse.Load() != 1 {
 			t.Error("a connection was forgotten while its address was away")
 		}
 		held.Release()

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -26,12 +25,14 @@ var errNotDialled = errors.New("upstream: no connection is being set up")
 //	d, err := s.Next()
 //	connect to d.Addr; on an error: s.Failed(true, err), and Next again
 //	s.Connected(), write what s.AppendRequest says and read into b; on an error: s.Failed(false, err), and Next again
-//	n, err := s.Reply(b); on an error: close, and Next again; n > 0: open
+//	n, err := s.Reply(b); on ErrAsksMore: write what s.AppendRequest says, and read into b anew;
+//		on another error: close, and Next again; n > 0: open
 //	held := s.Opened(); and held.Release() after the tunnel
 //
 // Which gateways and addresses are tried, for how long, and what is learned and
 // counted is what Pool.Connect does. A set-up that is given up ends with
-// Failed(…, context.Canceled) or with Reset; otherwise it goes on holding a gateway.
+// Failed(…, context.Canceled) or with Reset; otherwise it goes on holding a gateway, and
+// counts in its pool's budget for retries.
 // The zero value is ready for Start. Not safe for concurrent use; meant to be reused.
 // There is one for each handshake that a gateway has not answered yet, so it is kept
 // small and does not keep the Request (see TestSetupIsSmall).
@@ -41,7 +42,8 @@ type Setup struct {
 	began    moment   // with g
 	way      *way     // until the connection stands; nil with g nil
 	lane     *lane    // of the connection that stands
-	reply    replyScan
+	talk     negotiation
+	own      bool // the request's login is the customer's own
 }
 
 // Dial is one step of a Setup: connect to Addr.
@@ -84,15 +86,16 @@ func (h Held) Gateway() string {
 	return h.g.Name
 }
 
-// Start begins a set-up; its time runs from now. What an earlier use still held is released.
-func (s *Setup) Start(p *Pool) {
+// Start begins a set-up along r; nil is Request.Route's nil. Its time runs from now. What an earlier use still held is released.
+func (s *Setup) Start(p *Pool, r *Route) {
 	s.Reset()
-	s.attempts.start(p, time.Now())
+	s.attempts.start(p.routeOr(r), time.Now())
 }
 
 // Reset releases what is held, reporting nothing. It keeps its memory for the next Start.
 func (s *Setup) Reset() {
 	if s.g != nil {
+		s.g.health.endTrial(s.began)
 		s.giveBack()
 	}
 	s.attempts.reset()
@@ -125,10 +128,10 @@ func (s *Setup) Next() (Dial, error) {
 			s.fail(s.way.failure(false), now)
 			continue
 		}
-		s.reply = replyScan{}
+		s.talk = negotiation{}
 		left := s.attempts.until.left(now)
 		d.Deadline = now.Add(left)
-		d.ReplyTimeout = min(s.attempts.pool.options.ConnectTimeout, left)
+		d.ReplyTimeout = min(s.attempts.route.pool.options.ConnectTimeout, left)
 		return d, nil
 	}
 }
@@ -139,8 +142,8 @@ func (s *Setup) enter(g *gateway, now time.Time) bool {
 	if g.tls != nil || g.endpoints == nil {
 		return false
 	}
-	w := freeWays.Get().(*way)
-	addrs, asking, err := g.addresses(w.buf[:0], now)
+	w, port := freeWays.Get().(*way), s.attempts.route.port(g)
+	addrs, asking, err := g.addresses(w.buf[:0], port, now)
 	if asking != nil {
 		w.forget()
 		return false
@@ -155,17 +158,18 @@ func (s *Setup) enter(g *gateway, now time.Time) bool {
 		s.fail(unreachable(err), now)
 		return true
 	}
-	w.start(addrs, min(s.attempts.until, momentOf(now.Add(g.timeout))))
+	w.start(addrs, port, min(s.attempts.until, momentOf(now.Add(g.timeout))))
 	return true
 }
 
 // AppendRequest appends to b what is to be written to the gateway of the last Next: the
-// request for a tunnel, which holds a login.
+// request for a tunnel, which holds a login, or after ErrAsksMore the next part of it.
 func (s *Setup) AppendRequest(b []byte, r Request) []byte {
 	if s.g == nil {
 		return b
 	}
-	return appendConnect(b, r.Target, cmp.Or(r.Authorization, s.g.login))
+	s.own = r.Authorization != ""
+	return s.talk.appendRequest(b, s.g, s.attempts.route, r)
 }
 
 // Connected says that the connection of the last Next stands. It may be left out: whatever
@@ -208,18 +212,23 @@ func dialError(addr netip.AddrPort, err error) error {
 
 // Reply looks at all that the gateway has sent since the connection stood; b grows
 // from call to call, and 16 KB of it decide. With n > 0 the tunnel is open and b[n:]
-// is the target's. (0, nil): more is needed. The error is a *ConnectError: the gateway
-// refused or makes no sense; it was given back, the caller closes and calls Next.
+// is the target's. (0, nil): more is needed. ErrAsksMore: b is done with, the caller
+// writes what AppendRequest says now, and the next b begins behind this one. Any other
+// error is a *ConnectError: the gateway refused or makes no sense; it was given back, the
+// caller closes and calls Next.
 func (s *Setup) Reply(b []byte) (n int, err error) {
 	if s.g == nil {
 		return 0, errNotDialled
 	}
-	n, failure := s.reply.look(b)
+	n, more, failure := s.talk.look(s.g, b)
 	if failure != nil {
 		now := time.Now()
 		s.stands(now)
 		s.fail(failure, now)
 		return 0, failure
+	}
+	if more {
+		return 0, ErrAsksMore
 	}
 	return n, nil
 }
@@ -232,11 +241,11 @@ func (s *Setup) Opened() Held {
 	}
 	now := time.Now()
 	s.stands(now)
-	s.g.report(nil)
+	s.g.health.reportOf(s.attempts.customer(), nil, -s.began.left(now), now)
 	s.g.opened.Observe((-s.began.left(now)).Seconds())
 	held := Held{g: s.g, lane: s.lane}
 	s.g, s.lane = nil, nil
-	s.attempts.pool = nil
+	s.attempts.end(true)
 	return held
 }
 
@@ -248,11 +257,12 @@ func (s *Setup) Resume(ctx context.Context, r Request) (*Conn, error) {
 	if s.g != nil {
 		s.giveBack()
 	}
+	r.Route = s.attempts.route
 	ctx, cancel := context.WithTimeout(ctx, s.attempts.until.left(time.Now()))
 	defer cancel()
 	var conn *Conn
 	err := s.attempts.run(ctx, func(g *gateway) (failure *ConnectError) {
-		conn, failure = s.attempts.pool.connectThrough(ctx, g, r)
+		conn, failure = g.pool.connectThrough(ctx, g, r)
 		return failure
 	})
 	if err != nil {
@@ -276,6 +286,7 @@ func (s *Setup) stands(now time.Time) {
 // fail ends the attempt through the gateway.
 func (s *Setup) fail(failure *ConnectError, now time.Time) {
 	g := s.g
+	failure.own, failure.took = s.own, -s.began.left(now)
 	s.giveBack()
 	s.attempts.failed(g, failure, now)
 }

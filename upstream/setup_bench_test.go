@@ -33,7 +33,7 @@ func BenchmarkSetup(b *testing.B) {
 				var request []byte
 				b.ReportAllocs()
 				for b.Loop() {
-					s.Start(p)
+					s.Start(p, nil)
 					if _, err := s.Next(); err != nil {
 						b.Fatal(err)
 					}

@@ -62,6 +62,13 @@ func handshake(ctx context.Context, s *Setup, conn net.Conn, d Dial, r Request) 
 			return nil, false, err
 		}
 		start, err := s.Reply(b)
+		if errors.Is(err, ErrAsksMore) {
+			if _, err := conn.Write(s.AppendRequest(nil, r)); err != nil {
+				return nil, false, err
+			}
+			b = b[:0]
+			continue
+		}
 		if err != nil {
 			return nil, false, nil
 		}
@@ -91,7 +98,7 @@ func blocking(ctx context.Context, p *Pool, r Request) (*Conn, error) { return p
 
 func stepwise(ctx context.Context, p *Pool, r Request) (*Conn, error) {
 	var s Setup
-	s.Start(p)
+	s.Start(p, nil)
 	defer s.Reset()
 	return drive(ctx, &s, r)
 }
@@ -115,7 +122,8 @@ var quiet = map[string]bool{"silent": true, "stall": true, "silent-mid-head": tr
 
 // world is two gateways, or one if it is alone, of which the first behaves so.
 type world struct {
-	first   upstreamtest.Behaviour // nil = nobody listens
+	first   upstreamtest.Behaviour    // nil = nobody listens
+	socks   *upstreamtest.SOCKSConfig // the first is a SOCKS5 gateway; nil = an HTTP one
 	alone   bool
 	timeout time.Duration
 }
@@ -129,6 +137,10 @@ func endingOf(t *testing.T, w world, connect func(context.Context, *Pool, Reques
 	if w.first != nil {
 		v := startVendor(t, upstreamtest.VendorConfig{Username: "u", Password: "p", Behaviour: w.first})
 		url, accepted = v.URL(), v.Accepted
+	}
+	if w.socks != nil {
+		v := startSOCKS(t, *w.socks)
+		url, accepted = "socks5://u:p@"+v.Addr(), v.Accepted
 	}
 	o := Options{Gateways: []Gateway{gatewayOf(t, "first", url)}, ConnectTimeout: w.timeout}
 	if !w.alone {
@@ -148,7 +160,7 @@ func endingOf(t *testing.T, w world, connect func(context.Context, *Pool, Reques
 		t.Fatalf("error %v of type %T", err, err)
 	}
 	wantNothingHeld(t, p)
-	e.accepted, e.down = accepted(), p.gateways[0].isDown(time.Now())
+	e.accepted, e.down = accepted(), !p.gateways[0].health.usable(time.Now())
 	for _, m := range collected(t, p, "maskrelay_upstream_failures_total") {
 		e.failures += m.GetCounter().GetValue()
 	}
@@ -262,7 +274,7 @@ func TestResumeGoesOnWhereStepsEnd(t *testing.T) {
 	})
 	t.Run("of nothing", func(t *testing.T) {
 		var s Setup
-		s.Start(p)
+		s.Start(p, nil)
 		s.Reset()
 		if c, err := s.Resume(t.Context(), Request{Target: echo.Addr()}); err == nil {
 			t.Errorf("opened %v", c)
@@ -270,23 +282,23 @@ func TestResumeGoesOnWhereStepsEnd(t *testing.T) {
 	})
 }
 
-// A connection for plain requests holds its port until it is closed.
+// A connection holds its port until what counts it is released.
 func TestDialHoldsItsLane(t *testing.T) {
 	v := startVendor(t, upstreamtest.VendorConfig{})
 	p := newPool(t, Options{Gateways: []Gateway{gatewayOf(t, "gw", v.URL())}, Ports: [2]int{32768, 60999}})
 	g := p.gateways[0]
 	lane := g.endpoints.addrs[0].lanes[0]
-	c, failure := g.dial(t.Context())
+	c, failure := g.connect(t.Context(), "", 0, true)
 	if failure != nil {
 		t.Fatal(failure)
 	}
 	if n := lane.inUse.Load(); n != 1 {
 		t.Errorf("%d counted", n)
 	}
-	if _, ok := c.(syscall.Conn); !ok {
+	if _, ok := c.Conn.(syscall.Conn); !ok {
 		t.Error("the socket cannot be reached through it")
 	}
 	must(t, c.Close())
-	_ = c.Close()
+	c.held.Release()
 	wantNothingHeld(t, p)
 }

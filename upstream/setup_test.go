@@ -78,7 +78,7 @@ func TestSetupOpens(t *testing.T) {
 	p := literalPool(t, 1, Options{})
 	var s Setup
 	for _, request := range []Request{{Target: "a.example:443"}, {Target: "b.example:1", Authorization: "Basic b3du"}} {
-		s.Start(p)
+		s.Start(p, nil)
 		d := next(t, &s)
 		login := "Basic dTpw"
 		if request.Authorization != "" {
@@ -179,11 +179,11 @@ func TestSetupFailures(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := literalPool(t, 2, Options{})
 			var s Setup
-			s.Start(p)
+			s.Start(p, nil)
 			next(t, &s)
 			take(t, &s, test.step) // with Connected below, without it here
 			wantNothingHeld(t, p)
-			if down := p.gateways[0].isDown(time.Now()); down != test.down {
+			if down := !p.gateways[0].health.usable(time.Now()); down != test.down {
 				t.Errorf("down: %t", down)
 			}
 			want := 0.0
@@ -228,7 +228,7 @@ func TestSetupTriesAddressesWithTheirShares(t *testing.T) {
 		p := resolvedPool(t, Options{DialTimeout: 6 * time.Second, ConnectTimeout: 5 * time.Second},
 			"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4")
 		var s Setup
-		s.Start(p)
+		s.Start(p, nil)
 		seen := map[netip.AddrPort]bool{}
 		for _, want := range []time.Duration{2 * time.Second, 2 * time.Second, 2 * time.Second} {
 			d := next(t, &s)
@@ -242,7 +242,7 @@ func TestSetupTriesAddressesWithTheirShares(t *testing.T) {
 		wantEnd(t, &s, "gw", PhaseDial, CauseTimeout)
 		wantNothingHeld(t, p)
 		// The one that was not tried comes first now, and what it does not use is left to the next.
-		s.Start(p)
+		s.Start(p, nil)
 		d := next(t, &s)
 		if seen[d.Addr] {
 			t.Errorf("%s failed a moment ago and is tried first", d.Addr)
@@ -262,7 +262,7 @@ func TestSetupObeysItsBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := literalPool(t, 5, Options{DialTimeout: 2 * time.Second, ConnectTimeout: 5 * time.Second})
 		var s Setup
-		s.Start(p)
+		s.Start(p, nil)
 		next(t, &s)
 		time.Sleep(6 * time.Second)
 		s.Failed(false, os.ErrDeadlineExceeded)
@@ -288,21 +288,21 @@ func TestSetupPassesFullGateways(t *testing.T) {
 	var held []Held
 	for range 3 {
 		var s Setup
-		s.Start(p)
+		s.Start(p, nil)
 		next(t, &s)
 		_, err := s.Reply([]byte(established))
 		must(t, err)
 		held = append(held, s.Opened())
 	}
 	var s Setup
-	s.Start(p)
+	s.Start(p, nil)
 	_, err := s.Next()
 	var failure *ConnectError
 	if !errors.As(err, &failure) || failure.Phase != PhasePick || failure.Cause != CauseNone {
 		t.Errorf("error %v", err)
 	}
 	held[1].Release()
-	s.Start(p)
+	s.Start(p, nil)
 	if d := next(t, &s); d.Addr.String() != "192.0.2.2:7000" {
 		t.Errorf("%s, only g1 has room", d.Addr)
 	}
@@ -319,7 +319,7 @@ func TestSetupKeepsTheTellingError(t *testing.T) {
 	p := newPool(t, Options{Gateways: []Gateway{failing, full}})
 	p.gateways[1].conns.Add(1)
 	var s Setup
-	s.Start(p)
+	s.Start(p, nil)
 	next(t, &s)
 	s.Failed(true, syscall.ECONNREFUSED)
 	wantEnd(t, &s, "failing", PhaseDial, CauseRefused)
@@ -344,7 +344,8 @@ func TestSetupSaysWhatBlocks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := newPool(t, Options{Gateways: []Gateway{gatewayOf(t, "g", url)}, Lookup: lookup})
 			var s Setup
-			s.Start(p)
+			s.Start(p, nil)
+			defer s.Reset()
 			for range 2 {
 				if d, err := s.Next(); !errors.Is(err, ErrBlocks) {
 					t.Fatalf("%+v, %v", d, err)
@@ -355,7 +356,7 @@ func TestSetupSaysWhatBlocks(t *testing.T) {
 				return
 			}
 			close(hang)
-			p.gateways[0].endpoints.close()
+			p.gateways[0].endpoints.settle()
 			if d := next(t, &s); d.Addr.String() != "192.0.2.1:1" {
 				t.Errorf("resolved, but %s", d.Addr)
 			}
@@ -375,7 +376,7 @@ func TestSetupOfANameThatFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	var s Setup
-	s.Start(p)
+	s.Start(p, nil)
 	wantEnd(t, &s, "gw", PhaseResolve, CauseResolve)
 	wantNothingHeld(t, p)
 }
@@ -391,7 +392,7 @@ func TestSetupKnowsWhatStood(t *testing.T) {
 			p := literalPool(t, 2, Options{})
 			var s Setup
 			s.Connected() // of nothing
-			s.Start(p)
+			s.Start(p, nil)
 			s.Connected()
 			next(t, &s)
 			s.Connected()
@@ -405,7 +406,7 @@ func TestSetupKnowsWhatStood(t *testing.T) {
 			if n := failedCount(t, p, "g0", CauseClosed); n != 1 {
 				t.Errorf("counted %g times", n)
 			}
-			if p.gateways[0].isDown(time.Now()) {
+			if !p.gateways[0].health.usable(time.Now()) {
 				t.Error("a gateway that was reached is down")
 			}
 			s.Reset()
@@ -453,7 +454,7 @@ func TestSetupHoldsNothingAfterAnyEnd(t *testing.T) {
 		for _, l := range p.ports.lanes {
 			l.restUntil.Store(0)
 		}
-		s.Start(p)
+		s.Start(p, nil)
 		for steps := 0; ; steps++ {
 			if steps > 100 {
 				t.Fatal("no end")

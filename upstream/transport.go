@@ -5,11 +5,12 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"time"
+
+	"maskrelay/upstream/vendor"
 )
 
 const (
@@ -31,7 +32,6 @@ type GatewayMade func(response *http.Response) bool
 // Close must be called once no request is under way.
 type Transport struct {
 	pool   *Pool
-	logins map[*gateway]string
 	idle   idlePool
 	bodies sync.WaitGroup // goroutines that send requests' bodies
 }
@@ -39,10 +39,9 @@ type Transport struct {
 // NewTransport makes the plain side of p. Its idle connections are of files; nil = there
 // are always enough.
 func NewTransport(p *Pool, files Files) *Transport {
-	t := &Transport{pool: p, logins: make(map[*gateway]string, len(p.gateways))}
+	t := &Transport{pool: p}
 	t.idle.files = files
 	for _, g := range p.gateways {
-		t.logins[g] = g.authorization()
 		evict := func() { t.idle.evict(g) }
 		g.evictIdle.Store(&evict)
 	}
@@ -65,6 +64,8 @@ type PlainRequest struct {
 	Request *http.Request
 	// Authorization replaces the gateway's login (passthrough). Empty = the gateway's own.
 	Authorization string
+	// Route decides about the gateway and its login; nil = the default pool, and no wishes.
+	Route *Route
 	// Key keeps connections apart: requests of different keys never share one.
 	Key string
 	// Idle is how long the answer's body may pause. Reads then fail with
@@ -73,6 +74,8 @@ type PlainRequest struct {
 	// Informational is told of each 1xx but 100 and 101 before Do returns. It owns
 	// the header. nil = nobody is told.
 	Informational func(status int, header http.Header)
+
+	until moment // the end of the time for a set-up; 0 = none: what cannot be sent again is waited for
 }
 
 // PlainResponse is an answer. Its Trailer holds the names that were announced.
@@ -102,15 +105,20 @@ func (t *Transport) Do(r PlainRequest) (*PlainResponse, string, error) {
 	var response *PlainResponse
 	var name string
 	ctx := r.Request.Context()
-	err := t.pool.try(ctx, func(g *gateway) *ConnectError {
+	again := replayable(r.Request)
+	err := t.pool.try(ctx, r.Route, func(g *gateway, until moment) *ConnectError {
 		name = g.Name
+		if again {
+			r.until = until
+		}
 		var failure *ConnectError
 		response, failure = t.once(ctx, g, &r)
 		if failure == nil {
 			return nil
 		}
 		// A request that reached a gateway may have had its effect.
-		failure.final = failure.Phase == PhaseRequest && !replayable(r.Request)
+		failure.final = failure.Phase == PhaseRequest && !again
+		failure.own = r.Authorization != ""
 		return failure
 	})
 	if err != nil {
@@ -136,29 +144,51 @@ func hasBody(r *http.Request) bool { return r.Body != nil && r.Body != http.NoBo
 
 // once sends the request through g.
 func (t *Transport) once(ctx context.Context, g *gateway, r *PlainRequest) (*PlainResponse, *ConnectError) {
-	login := ""
-	if g.Scheme != SchemeDirect {
-		login = cmp.Or(r.Authorization, t.logins[g])
+	route := t.pool.routeOr(r.Route)
+	key := idleKey{gateway: g, key: r.Key, port: route.port(g)}
+	form := absoluteForm
+	switch g.Scheme {
+	case SchemeDirect:
+		form = originFormOnce
+	case SchemeSOCKS5:
+		form, key.target = originForm, withPort(r.Request.URL.Host)
+		fallthrough
+	default:
+		key.login = cmp.Or(r.Authorization, route.login(g))
 	}
 	head := headBuffers.Get().(*[]byte)
 	defer func() { putHeadBuffer(head) }()
 	var err error
-	if *head, err = appendRequest((*head)[:0], r.Request, login, g.Scheme == SchemeDirect); err != nil {
+	if *head, err = appendRequest((*head)[:0], r.Request, key.login, form); err != nil {
 		return nil, &ConnectError{Phase: PhaseRequest, Cause: CauseMalformed, Err: err}
 	}
-	response, failure := t.send(ctx, idleKey{gateway: g, key: r.Key, login: login}, r, *head)
-	if failure != nil {
-		return nil, failure
+	response, failure := t.send(ctx, key, r, *head)
+	if failure != nil || form != absoluteForm {
+		return response, failure // a target's own, whatever it says
 	}
-	if made := t.pool.options.GatewayMade; made != nil && g.Scheme != SchemeDirect && made(response.Response) {
+	if failure = t.gatewayMade(g, response); failure != nil {
 		_ = response.Body.Close()
-		return nil, &ConnectError{Phase: PhaseRequest, Cause: statusCause(response.StatusCode), Status: response.StatusCode}
+		return nil, failure
 	}
 	return response, nil
 }
 
-// send exchanges the request for an answer's head: on an idle connection if there is
-// one, and once more on a fresh one if that turns out to have been closed meanwhile.
+// gatewayMade is what an answer means that g made itself, nil for a target's.
+func (t *Transport) gatewayMade(g *gateway, r *PlainResponse) *ConnectError {
+	_, reason, _ := strings.Cut(r.Status, " ")
+	came := r.body.x.in.buffered()
+	cause, verdict := g.classify(vendor.Answer{
+		Status: r.StatusCode, Reason: reason, Header: r.Header.Get, Body: came[:min(len(came), maxClassified)],
+	})
+	if made := t.pool.options.GatewayMade; !verdict.Own && (made == nil || !made(r.Response)) {
+		return nil
+	}
+	return &ConnectError{Phase: PhaseRequest, Cause: cause, Status: r.StatusCode, Advice: verdict.Advice}
+}
+
+// send exchanges the request for an answer's head: on an idle connection or one that
+// stands ready, if there is one, and once more on a fresh one if that turns out to have
+// been closed meanwhile.
 func (t *Transport) send(ctx context.Context, key idleKey, r *PlainRequest, head []byte) (*PlainResponse, *ConnectError) {
 	if conn := t.idle.take(key); conn != nil {
 		x := newExchange(t, conn, r)
@@ -170,36 +200,62 @@ func (t *Transport) send(ctx context.Context, key idleKey, r *PlainRequest, head
 			return nil, x.failure(ctx, err)
 		}
 	}
-	conn, failure := t.dial(ctx, key, r.Request)
-	if failure != nil {
-		return nil, failure
+	for fresh := !replayable(r.Request); ; fresh = true {
+		conn, failure := t.dial(ctx, key, r, fresh)
+		if failure != nil {
+			return nil, failure
+		}
+		x := newExchange(t, conn, r)
+		response, err := x.run(ctx, head)
+		if err == nil {
+			return response, nil
+		}
+		if !conn.warm || !x.stale(err) || ctx.Err() != nil {
+			return nil, x.failure(ctx, err)
+		}
 	}
-	x := newExchange(t, conn, r)
-	response, err := x.run(ctx, head)
-	if err != nil {
-		return nil, x.failure(ctx, err)
-	}
-	return response, nil
 }
 
-// dial opens a connection within the gateway's limit; it counts until it is closed.
-func (t *Transport) dial(ctx context.Context, key idleKey, r *http.Request) (*plainConn, *ConnectError) {
+// dial opens a connection within the gateway's limit, or takes one that stands ready
+// unless it is to be fresh; to a SOCKS5 gateway it comes with a tunnel. It counts until
+// it is closed.
+func (t *Transport) dial(ctx context.Context, key idleKey, r *PlainRequest, fresh bool) (*plainConn, *ConnectError) {
 	g := key.gateway
-	if !g.tryAcquire() {
-		return nil, fullError()
-	}
-	var c net.Conn
-	var failure *ConnectError
-	if g.Scheme == SchemeDirect {
-		c, failure = g.dialTarget(ctx, withPort(r.URL.Host))
-	} else {
-		c, failure = g.dial(ctx)
-	}
+	ctx, cancel := r.within(ctx)
+	defer cancel()
+	l, failure := g.connect(ctx, withPort(r.Request.URL.Host), key.port, fresh)
 	if failure != nil {
-		g.release()
 		return nil, failure
 	}
-	return newPlainConn(c, key), nil
+	conn := newPlainConn(l.Conn, key)
+	conn.lane, conn.warm = l.held.lane, l.warm
+	if key.target == "" {
+		return conn, nil
+	}
+	ctx, cancel = context.WithTimeout(ctx, t.pool.options.ConnectTimeout)
+	defer cancel()
+	request := Request{Target: key.target, Authorization: r.Authorization}
+	if conn.early, failure = g.openTunnel(ctx, conn, t.pool.routeOr(r.Route), request); failure != nil {
+		_ = conn.Close()
+		return nil, failure
+	}
+	return conn, nil
+}
+
+// within ends ctx with the time for the set-up.
+func (r *PlainRequest) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	if r.until == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, r.until.left(time.Now()))
+}
+
+// patience is how long a write, or the answer's head, may take of most.
+func (r *PlainRequest) patience(most time.Duration) time.Duration {
+	if r.until == 0 {
+		return most
+	}
+	return max(min(most, r.until.left(time.Now())), 1)
 }
 
 // withPort is an http URL's host with its port, 80 if it has none.
@@ -222,6 +278,9 @@ func (x *plainExchange) failure(ctx context.Context, err error) *ConnectError {
 		otherwise = CauseMalformed
 	case errors.Is(err, io.EOF):
 		err = io.ErrUnexpectedEOF
+	}
+	if x.conn.key.target != "" { // it is the target that was spoken to
+		otherwise = CauseUnreachable
 	}
 	return &ConnectError{Phase: PhaseRequest, Cause: netCause(ctx, err, otherwise), Err: err}
 }

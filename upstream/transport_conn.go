@@ -14,6 +14,9 @@ import (
 type plainConn struct {
 	net.Conn
 	key    idleKey
+	lane   *lane           // nil for direct
+	warm   bool            // it stood ready before its first use
+	early  []byte          // came with the gateway's answer, and are the target's
 	socket syscall.RawConn // nil = it cannot be looked at, and is not used twice
 	quiet  bool            // what probe found
 	probe  func(fd uintptr)
@@ -46,15 +49,25 @@ func (c *plainConn) Close() error {
 		return nil
 	}
 	err := c.Conn.Close()
-	c.key.gateway.release()
+	Held{g: c.key.gateway, lane: c.lane}.Release()
 	return err
+}
+
+// Read implements net.Conn.
+func (c *plainConn) Read(b []byte) (int, error) {
+	if len(c.early) > 0 {
+		n := copy(b, c.early)
+		c.early = c.early[n:]
+		return n, nil
+	}
+	return c.Conn.Read(b)
 }
 
 // usable reports whether an idle connection is still open and nothing has come on it:
 // bytes that nobody asked for would be taken for the next request's answer. Over TLS
 // they are a goodbye.
 func (c *plainConn) usable() bool {
-	if c.socket == nil {
+	if c.socket == nil || len(c.early) > 0 {
 		return false
 	}
 	c.quiet = false

@@ -33,7 +33,7 @@ type plainExchange struct {
 }
 
 func newExchange(t *Transport, conn *plainConn, r *PlainRequest) *plainExchange {
-	x := &plainExchange{t: t, conn: conn, r: r, patience: t.pool.options.ConnectTimeout, idle: r.Idle}
+	x := &plainExchange{t: t, conn: conn, r: r, patience: r.patience(t.pool.options.ConnectTimeout), idle: r.Idle}
 	x.in.conn = conn
 	return x
 }

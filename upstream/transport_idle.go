@@ -15,7 +15,8 @@ const (
 	plainIdleTotal  = 1024
 	// A busy key keeps more than its eight, so that connections are not closed and
 	// dialled again between the requests of one burst; what it has not used for
-	// plainSurplus goes.
+	// plainSurplus goes. A customer whose sessions or targets have keys of their own
+	// keeps no more than one with a single key.
 	plainIdleBurst = 256
 	plainSurplus   = time.Second
 	plainSweep     = time.Second
@@ -25,6 +26,8 @@ const (
 type idleKey struct {
 	gateway    *gateway
 	key, login string
+	port       uint16 // 0 = the gateway's own
+	target     string // host:port at the end of a SOCKS5 tunnel; empty if the gateway itself is spoken to
 }
 
 // Files lends file descriptors to what can do without them.
@@ -44,6 +47,7 @@ type idlePool struct {
 
 	mu             sync.Mutex // guards what follows, and the plainConns' list fields
 	byKey          map[idleKey][]*plainConn
+	owners         map[string]int // connections by idleKey.key
 	oldest, newest *plainConn
 	total          int
 	closed         bool
@@ -92,10 +96,9 @@ func (p *idlePool) add(c *plainConn) (surplus *plainConn, kept bool) {
 		return nil, false
 	}
 	if p.byKey == nil {
-		p.byKey = make(map[idleKey][]*plainConn)
+		p.byKey, p.owners = make(map[idleKey][]*plainConn), make(map[string]int)
 	}
-	if p.total >= plainIdleTotal {
-		surplus = p.oldest
+	if surplus = p.surplusLocked(c.key.key); surplus != nil {
 		p.removeLocked(surplus)
 		list = p.byKey[c.key]
 	}
@@ -109,12 +112,31 @@ func (p *idlePool) add(c *plainConn) (surplus *plainConn, kept bool) {
 	}
 	p.newest = c
 	p.total++
+	p.owners[c.key.key]++
+	c.key.gateway.idle.Add(1)
 	if !p.sweeping {
 		p.sweeping = true
 		p.stop = make(chan struct{})
 		p.sweeper.Go(p.sweep)
 	}
 	return surplus, true
+}
+
+// surplusLocked is what makes room for another one of a customer: the oldest of his own if
+// he has many, or else of all; nil = there is room.
+func (p *idlePool) surplusLocked(key string) *plainConn {
+	switch {
+	case p.owners[key] >= plainIdleBurst:
+		c := p.oldest
+		for c.key.key != key {
+			c = c.newer
+		}
+		return c
+	case p.total >= plainIdleTotal:
+		return p.oldest
+	default:
+		return nil
+	}
 }
 
 // removeLocked takes c out. A list is in the order in which its connections became
@@ -142,6 +164,10 @@ func (p *idlePool) removeLocked(c *plainConn) {
 	}
 	c.older, c.newer = nil, nil
 	p.total--
+	if p.owners[c.key.key]--; p.owners[c.key.key] == 0 {
+		delete(p.owners, c.key.key)
+	}
+	c.key.gateway.idle.Add(-1)
 	if p.files != nil {
 		p.files.Put()
 	}

@@ -95,6 +95,39 @@ func TestIdlePoolPerKey(t *testing.T) {
 	})
 }
 
+// A customer with a session for each request, or a tunnel to each target, does not take
+// the place of the others' connections.
+func TestIdlePoolPerCustomer(t *testing.T) {
+	idleTest(t, func(t *testing.T, p *idlePool, g *gateway) {
+		bob := idleKey{gateway: g, key: "bob"}
+		p.put(idleConn(bob))
+		for i := range 2 * plainIdleTotal {
+			p.put(idleConn(idleKey{gateway: g, key: "alice", login: fmt.Sprint(i)}))
+		}
+		if n := g.conns.Load(); n != plainIdleBurst+1 {
+			t.Errorf("%d connections", n)
+		}
+		newest, gone := fmt.Sprint(2*plainIdleTotal-1), fmt.Sprint(2*plainIdleTotal-plainIdleBurst-1)
+		if c := p.take(idleKey{gateway: g, key: "alice", login: newest}); c == nil {
+			t.Error("alice's newest is gone")
+		} else {
+			_ = c.Close()
+		}
+		if p.take(idleKey{gateway: g, key: "alice", login: gone}) != nil {
+			t.Error("alice's oldest is still there")
+		}
+		if c := p.take(bob); c == nil {
+			t.Error("bob's is gone")
+		} else {
+			_ = c.Close()
+		}
+		p.evict(g)
+		if len(p.owners) != 0 {
+			t.Errorf("%v", p.owners)
+		}
+	})
+}
+
 func TestIdlePoolTotal(t *testing.T) {
 	idleTest(t, func(t *testing.T, p *idlePool, g *gateway) {
 		first := idleKey{gateway: g, key: "first"}
@@ -117,7 +150,8 @@ func TestIdlePoolKeepsApart(t *testing.T) {
 		key := idleKey{gateway: g, key: "alice", login: "Basic a"}
 		p.put(idleConn(key))
 		for name, not := range map[string]idleKey{
-			"gateway": {other, "alice", "Basic a"}, "account": {g, "bob", "Basic a"}, "login": {g, "alice", "Basic b"},
+			"gateway": {other, "alice", "Basic a", 0, ""}, "account": {g, "bob", "Basic a", 0, ""}, "login": {g, "alice", "Basic b", 0, ""},
+			"port": {g, "alice", "Basic a", 10001, ""}, "target": {g, "alice", "Basic a", 0, "target.example:80"},
 		} {
 			if p.take(not) != nil {
 				t.Errorf("another %s got it", name)

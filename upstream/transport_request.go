@@ -26,16 +26,25 @@ func putHeadBuffer(b *[]byte) {
 	}
 }
 
-// appendRequest appends the request's head: absolute-form for a gateway with the login,
-// if any, origin-form for a target. Host comes first, then User-Agent, the framing and
-// the login, then the rest by name. There is exactly one framing, ours.
-func appendRequest(b []byte, r *http.Request, login string, direct bool) ([]byte, error) {
+// requestForm is to whom a request speaks (RFC 9112 §3.2).
+type requestForm uint8
+
+const (
+	absoluteForm   requestForm = iota // to a gateway
+	originForm                        // to the target, through a tunnel
+	originFormOnce                    // to the target itself, which closes after its answer
+)
+
+// appendRequest appends the request's head, for a gateway with the login, if any. Host
+// comes first, then User-Agent, the framing and the login, then the rest by name. There
+// is exactly one framing, ours.
+func appendRequest(b []byte, r *http.Request, login string, form requestForm) ([]byte, error) {
 	if !httpguts.ValidHeaderFieldName(r.Method) || !validValue(r.Host) || r.Host == "" || !httpguts.ValidHostHeader(r.Host) {
 		return b, errRequest
 	}
 	b = append(append(b, r.Method...), ' ')
 	start := len(b)
-	b = appendTarget(b, r.URL, direct)
+	b = appendTarget(b, r.URL, form)
 	if slices.ContainsFunc(b[start:], func(c byte) bool { return c <= ' ' || c == 0x7f }) || len(b) == start {
 		return b, errRequest
 	}
@@ -51,9 +60,10 @@ func appendRequest(b []byte, r *http.Request, login string, direct bool) ([]byte
 	if b, err = appendFraming(b, r); err != nil {
 		return b, err
 	}
-	if direct {
+	switch {
+	case form == originFormOnce:
 		b = append(b, "Connection: close\r\n"...)
-	} else if login != "" {
+	case form == absoluteForm && login != "":
 		if !validValue(login) {
 			return b, errRequest
 		}
@@ -75,15 +85,15 @@ func ownFields(name string) bool {
 }
 
 // appendTarget appends the request target as the URL has it: an opaque one byte for byte.
-func appendTarget(b []byte, u *url.URL, direct bool) []byte {
+func appendTarget(b []byte, u *url.URL, form requestForm) []byte {
 	if u.Opaque == "" {
-		if !direct {
+		if form == absoluteForm {
 			b = append(append(append(b, u.Scheme...), "://"...), u.Host...)
 		}
 		return append(b, u.RequestURI()...)
 	}
 	opaque := u.Opaque
-	if direct {
+	if form != absoluteForm {
 		_, path, _ := strings.Cut(strings.TrimPrefix(opaque, "//"), "/")
 		b = append(append(b, '/'), path...)
 	} else {

@@ -1,28 +1,35 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
+
+	"maskrelay/upstream/upstreamtest"
 )
 
 var requestTests = map[string]struct {
-	edit   func(r *http.Request)
-	login  string
-	direct bool
-	want   string // "" = refused
+	edit  func(r *http.Request)
+	login string
+	form  requestForm
+	want  string // "" = refused
 }{
 	"plain":  {want: "GET http://target.example/a%20b?q=1 HTTP/1.1\r\nHost: target.example\r\n\r\n"},
 	"login":  {login: "Basic x", want: "GET http://target.example/a%20b?q=1 HTTP/1.1\r\nHost: target.example\r\nProxy-Authorization: Basic x\r\n\r\n"},
-	"direct": {direct: true, want: "GET /a%20b?q=1 HTTP/1.1\r\nHost: target.example\r\nConnection: close\r\n\r\n"},
+	"direct": {form: originFormOnce, want: "GET /a%20b?q=1 HTTP/1.1\r\nHost: target.example\r\nConnection: close\r\n\r\n"},
+	"tunnel": {form: originForm, login: "not the target's to see", want: "GET /a%20b?q=1 HTTP/1.1\r\nHost: target.example\r\n\r\n"},
+	"opaque, tunnel": {form: originForm, edit: func(r *http.Request) { r.URL.Opaque = "//target.example/{x}//y" },
+		want: "GET /{x}//y?q=1 HTTP/1.1\r\nHost: target.example\r\n\r\n"},
 	"opaque": {edit: func(r *http.Request) {
 		r.URL.Opaque, r.URL.RawQuery, r.URL.ForceQuery = "//target.example/{x}", "", true
 	},
 		want: "GET http://target.example/{x}? HTTP/1.1\r\nHost: target.example\r\n\r\n"},
-	"opaque, direct": {direct: true, edit: func(r *http.Request) { r.URL.Opaque = "//target.example/{x}//y" },
+	"opaque, direct": {form: originFormOnce, edit: func(r *http.Request) { r.URL.Opaque = "//target.example/{x}//y" },
 		want: "GET /{x}//y?q=1 HTTP/1.1\r\nHost: target.example\r\nConnection: close\r\n\r\n"},
 	"order": {edit: func(r *http.Request) {
 		r.Header = http.Header{"B": {"2", "1"}, "Accept": {"*/*"}, "User-Agent": {"curl"}, "Cookie": {"c"}}
@@ -70,7 +77,7 @@ func TestRequestHead(t *testing.T) {
 			if test.edit != nil {
 				test.edit(r)
 			}
-			b, err := appendRequest(nil, r, test.login, test.direct)
+			b, err := appendRequest(nil, r, test.login, test.form)
 			if test.want == "" {
 				if !errors.Is(err, errRequest) {
 					t.Errorf("got %q, %v; want it refused", b, err)
@@ -93,5 +100,29 @@ func TestRequestThatCannotBeWritten(t *testing.T) {
 	var failure *ConnectError
 	if !errors.As(err, &failure) || failure.Phase != PhaseRequest || failure.Cause != CauseMalformed {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Gateways that keep a request waiting have no more time between them than one set-up.
+func TestPlainKeepsToItsTime(t *testing.T) {
+	t.Parallel()
+	var gateways []Gateway
+	for range 3 {
+		v := startVendor(t, upstreamtest.VendorConfig{Behaviour: upstreamtest.Func(
+			func(ctx context.Context, _ *upstreamtest.Conn, _ *upstreamtest.RecordedRequest) { <-ctx.Done() })})
+		gateways = append(gateways, gatewayOf(t, v.Addr(), v.URL()))
+	}
+	const patience = 2 * time.Second
+	tr := newTransport(t, Options{Gateways: gateways, DialTimeout: patience / 10, ConnectTimeout: patience})
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://target.example/", nil)
+	must(t, err)
+	start := time.Now()
+	_, _, err = tr.Do(PlainRequest{Request: r})
+	var failure *ConnectError
+	if !errors.As(err, &failure) || failure.Cause != CauseTimeout {
+		t.Errorf("error %v", err)
+	}
+	if took := time.Since(start); took < patience || took > patience*8/5 {
+		t.Errorf("%s, of %s", took, patience*11/10)
 	}
 }

@@ -355,7 +355,7 @@ func (b *backing) serveAdmin(c *admin.Config) {
 	if b.accounts == nil {
 		return
 	}
-	c.Accounts = accountapi.New(accountapi.Config{Accounts: b.accounts, Store: b.store})
+	c.Accounts = accountapi.New(accountapi.Config{Accounts: b.accounts, Store: b.store, Check: b.config.poolCheck()})
 	c.AccountStatus = b.status
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 func TestAccountsUsage(t *testing.T) {
-	const see = "\nmaskrelay: see `maskrelay --help`\n"
+	const see, seeImport, seeExport = "\nmaskrelay: see `maskrelay accounts --help`\n", "\nmaskrelay: see `maskrelay accounts import --help`\n", "\nmaskrelay: see `maskrelay accounts export --help`\n"
 	good := writeFile(t, "accounts: []\n")
 	for _, c := range []struct {
 		name string
@@ -23,9 +23,9 @@ func TestAccountsUsage(t *testing.T) {
 	}{
 		{"which", nil, nil, "maskrelay: accounts: import or export?" + see},
 		{"unknown", nil, []string{"exprot"}, `maskrelay: unknown command "exprot"; did you mean export?` + see},
-		{"no file", nil, []string{"import"}, "maskrelay: accounts import: takes one accounts file, not 0" + see},
-		{"force of nothing", nil, []string{"export", "--force"}, "maskrelay: --force: has no effect without --output" + see},
-		{"output nowhere", nil, []string{"export", "-o", ""}, "maskrelay: --output: empty" + see},
+		{"no file", nil, []string{"import"}, "maskrelay: accounts import: takes one accounts file, not 0" + seeImport},
+		{"force of nothing", nil, []string{"export", "--force"}, "maskrelay: --force: has no effect without --output" + seeExport},
+		{"output nowhere", nil, []string{"export", "-o", ""}, "maskrelay: --output: empty" + seeExport},
 		{"file missing", nil, []string{"import", "/nowhere/a.yaml"}, "/nowhere/a.yaml: no such file or directory\n"},
 		{"no Redis to import to", environ(nil, nil), []string{"import", good}, "MASKRELAY_REDIS_URL: missing; it is where the accounts are\n"},
 		{"no Redis to export from", environ(nil, one("REDIS_URL_FILE", "/nowhere/r")), []string{"export"}, "MASKRELAY_REDIS_URL_FILE: open /nowhere/r: no such file or directory\n"},

@@ -77,6 +77,7 @@ func runCheck(p process, asJSON bool, src hostSource) error {
 
 func newReport(cfg *Config, src hostSource) report {
 	host, err := capacity.ReadHost(src.root, src.rlimit)
+	host.OpenFilesKept = cfg.warmConns()
 	shape := cfg.Shape()
 	r := report{Valid: true, Settings: cfg.Effective(), Limits: host.Limits(shape), Warnings: cfg.Warnings()}
 	r.MaxConns, r.BoundBy = host.MaxConns(shape)

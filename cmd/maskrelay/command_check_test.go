@@ -71,7 +71,7 @@ func TestCheckJSON(t *testing.T) {
 	if !reflect.DeepEqual(got.Warnings, []string{"MASKRELAY_ADMIN_TOKEN: shorter than 16 bytes"}) {
 		t.Errorf("warnings %q", got.Warnings)
 	}
-	if len(got.Settings) != 61 {
+	if len(got.Settings) != 66 {
 		t.Errorf("%d settings", len(got.Settings))
 	}
 }

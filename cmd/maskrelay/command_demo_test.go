@@ -3,7 +3,7 @@ package main
 import "testing"
 
 func TestDemoFlags(t *testing.T) {
-	const see = "\nmaskrelay: see `maskrelay --help`\n"
+	const see = "\nmaskrelay: see `maskrelay demo --help`\n"
 	for _, c := range []struct {
 		name string
 		args []string

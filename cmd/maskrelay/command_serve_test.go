@@ -8,8 +8,8 @@ import (
 // TestServeRefusesBadConfig: nothing starts, under either name of the command.
 func TestServeRefusesBadConfig(t *testing.T) {
 	for _, args := range [][]string{nil, {"serve"}} {
-		got := runWith(environ(goodEnv(), one("HEALTH_INTERVAL", "1s")), "", args...)
-		if got != (ending{exitConfig, "", "MASKRELAY_HEALTH_INTERVAL: not in this version\n"}) {
+		got := runWith(environ(goodEnv(), one("HEALTH_INTERVAL", "1ms")), "", args...)
+		if got != (ending{exitConfig, "", "MASKRELAY_HEALTH_INTERVAL: 1ms is not between 1s and 1h\n"}) {
 			t.Errorf("maskrelay %v: %+v", args, got)
 		}
 	}

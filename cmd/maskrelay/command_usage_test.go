@@ -157,7 +157,7 @@ func TestUsageRefusals(t *testing.T) {
 }
 
 func TestUsageFlags(t *testing.T) {
-	const see = "\nmaskrelay: see `maskrelay --help`\n"
+	const see = "\nmaskrelay: see `maskrelay usage --help`\n"
 	for _, c := range []struct {
 		name string
 		args []string

@@ -21,16 +21,20 @@ const envPrefix = "MASKRELAY_"
 // The env tags are the variables' names behind envPrefix; field names are unique over all
 // sections, because that is how a parse error finds its variable.
 type Config struct {
-	Listen       Addresses `env:"LISTEN" envDefault:":8080"` // plain proxy listeners; empty = none
+	Listen       Listeners `env:"LISTEN" envDefault:":8080"` // plain proxy listeners; empty = none
 	TLS          TLSConfig `envPrefix:"TLS_"`
 	ProxyFrom    Prefixes  `env:"PROXY_PROTOCOL_FROM"` // load balancers that must send a PROXY header; empty = nobody may
 	Admin        AdminConfig
+	Public       PublicAddr `env:"PUBLIC_ADDR"` // what customers use, host[:port]; "" = the listeners' own
 	Auth         AuthConfig
 	Hook         HookConfig    `envPrefix:"AUTH_"`           // for AUTH=hook
 	Guess        GuessConfig   `envPrefix:"LOGIN_FAILURES_"` // for modes in which the relay sees to logins
 	Upstream     Secret        `env:"UPSTREAM"`              // the one gateway as a URL; "" = Upstreams. Gateways holds the parsed form
 	Balance      Balance       `env:"BALANCE" envDefault:"round_robin"`
+	SessionKey   Secret        `env:"SESSION_KEY"` // of the hash that stands for customers' sessions; "" = derived from vendors' passwords
+	Health       HealthConfig  `envPrefix:"HEALTH_"`
 	Sources      SourceAddrs   `env:"SOURCE_ADDRS"`                  // local addresses of connections to gateways; empty = the kernel chooses
+	DNSServer    NameServer    `env:"DNS_SERVER"`                    // that gateways' names are looked up at; empty = the system's
 	MaxConns     int           `env:"MAX_CONNS"`                     // connections on this relay; 0 = what the host allows
 	QueueTimeout time.Duration `env:"QUEUE_TIMEOUT" envDefault:"0s"` // a new connection's wait for room at MAX_CONNS; 0 = refused at once
 	User         UserConfig
@@ -59,7 +63,7 @@ type Config struct {
 
 // TLSConfig is the listeners behind TLS.
 type TLSConfig struct {
-	TLSListen Addresses `env:"LISTEN"`    // empty = none
+	TLSListen Listeners `env:"LISTEN"`    // empty = none
 	CertFile  string    `env:"CERT_FILE"` // PEM chain
 	KeyFile   string    `env:"KEY_FILE"`  // PEM key
 }
@@ -89,6 +93,12 @@ type UserConfig struct {
 	MaxIPsWindow    time.Duration `env:"MAX_IPS_WINDOW" envDefault:"10m"`
 	UserQuota       Quota         `env:"USER_QUOTA" envDefault:"0"`               // bytes in a period, both ways together
 	UserQuotaPeriod QuotaPeriod   `env:"USER_QUOTA_PERIOD" envDefault:"lifetime"` // also of accounts that have a quota and name no period
+}
+
+// HealthConfig is how gateways are probed.
+type HealthConfig struct {
+	HealthInterval time.Duration `env:"INTERVAL" envDefault:"10s"` // between two probes of a gateway
+	HealthTarget   HostPort      `env:"TARGET"`                    // a tunnel to it is part of a probe; "" = it is not
 }
 
 // TimeoutConfig is how long the relay waits; all positive.
@@ -129,13 +139,15 @@ type LogConfig struct {
 
 // UpstreamConfig is one of several gateways.
 type UpstreamConfig struct {
-	URL             Secret `env:"URL"` // required; may hold credentials
+	URL             Secret `env:"URL"` // may hold credentials; required without a preset
 	Name            string `env:"NAME"`
-	Vendor          string `env:"VENDOR"` // "" or generic
+	Vendor          string `env:"VENDOR" envDefault:"generic"`
+	Pool            string `env:"POOL" envDefault:"default"`
 	Username        Secret `env:"USERNAME"`
 	Password        Secret `env:"PASSWORD"`
 	Weight          int    `env:"WEIGHT" envDefault:"1"`
 	GatewayMaxConns int    `env:"MAX_CONNS"` // 0 = no limit
+	Warm            int    `env:"WARM"`      // TLS connections kept ready; 0 = none
 	CAFile          string `env:"CA_FILE"`
 }
 
@@ -227,11 +239,13 @@ func (c *Config) validate(p *problems) {
 	c.validateUsage(p)
 	c.validateWebhook(p)
 	c.validateSources(p)
+	c.validateHealth(p)
 }
 
 // build makes what other packages judge: gateways, mask, accounts and the ways to Redis and the hook.
 func (c *Config) build(p *problems) {
 	c.buildGateways(p)
+	c.checkListeners(p)
 	c.buildMasking(p)
 	c.buildAccounts(p)
 	c.buildFleet(p)

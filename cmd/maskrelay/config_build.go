@@ -11,6 +11,7 @@ import (
 	"maskrelay/masking"
 	"maskrelay/proxy/account"
 	"maskrelay/upstream"
+	"maskrelay/upstream/vendor"
 )
 
 // maxUpstreams bounds the gateways of one relay.
@@ -92,33 +93,46 @@ func (c *Config) buildUpstream(n int, u UpstreamConfig, p *problems) {
 	if (u.Weight < 1 || u.Weight > 1000) && !p.failed(prefix+"WEIGHT") {
 		p.addf(prefix+"WEIGHT", "%d is not between 1 and 1000", u.Weight)
 	}
-	if u.Vendor != "" && u.Vendor != "generic" {
-		p.addf(prefix+"VENDOR", "%q: vendor presets are %w; leave it out or write generic", u.Vendor, errNotYet)
+	notNegative(p, prefix+"WARM", u.Warm)
+	if err := upstream.CheckPool(u.Pool); err != nil {
+		p.add(prefix+"POOL", err)
 	}
-	for _, t := range []struct {
-		name  string
-		value Secret
-	}{{"USERNAME", u.Username}, {"PASSWORD", u.Password}} {
-		if strings.ContainsAny(t.value.Reveal(), "{}") {
-			p.addf(prefix+t.name, "templates are %w; a fixed password with braces can go percent-encoded into the URL", errNotYet)
-		}
-	}
+	c.checkTemplates(prefix, u, p)
 	checkCAFile(prefix+"CA_FILE", u.CAFile, p)
-	if u.URL == "" {
+	if u.URL == "" && u.Vendor == vendor.Generic {
 		if !p.failed(prefix + "URL") {
 			p.addf(prefix+"URL", "missing; write the vendor's gateway as http://user:password@host:port")
 		}
 		return
 	}
 	g := upstream.GatewayConfig{
-		Name: u.Name, URL: u.URL.Reveal(),
-		Username: u.Username.Reveal(), Password: u.Password.Reveal(),
-		Weight: min(max(u.Weight, 1), 1000), MaxConns: max(u.GatewayMaxConns, 0),
+		Name: u.Name, Pool: u.Pool, URL: u.URL.Reveal(), Vendor: u.Vendor,
+		Username: u.Username.Reveal(), Password: u.Password.Reveal(), SessionKey: []byte(c.SessionKey.Reveal()),
+		Weight: min(max(u.Weight, 1), 1000), MaxConns: max(u.GatewayMaxConns, 0), Warm: max(u.Warm, 0),
+	}
+	if p.failed(prefix + "POOL") {
+		g.Pool = upstream.DefaultPool
 	}
 	if !p.failed(prefix + "CA_FILE") {
 		g.CAFile = u.CAFile
 	}
+	before := len(c.Gateways)
 	c.addGateway(prefix+"URL", g, p)
+	if p.failed(prefix + "POOL") { // in no pool, so listeners and accounts are not judged by it
+		c.Gateways = c.Gateways[:before]
+	}
+}
+
+// checkTemplates refuses templates for which nobody could give values.
+func (c *Config) checkTemplates(prefix string, u UpstreamConfig, p *problems) {
+	if c.Auth.Mode != AuthPassthrough {
+		return
+	}
+	for name, value := range map[string]Secret{"USERNAME": u.Username, "PASSWORD": u.Password} {
+		if strings.ContainsAny(value.Reveal(), "{}") {
+			p.addf(prefix+name, "a template has no effect with AUTH=passthrough, which sends the customer's own login; leave it out")
+		}
+	}
 }
 
 // checkCAFile finds an unreadable file here, where its variable is known.
@@ -131,10 +145,11 @@ func checkCAFile(name, path string, p *problems) {
 	}
 }
 
+// addGateway parses a gateway whose URL is the variable name's.
 func (c *Config) addGateway(name string, g upstream.GatewayConfig, p *problems) {
 	gateway, err := upstream.ParseGateway(g)
 	if err != nil {
-		p.add(name, err)
+		p.addf(blame(name, err), "%s", strings.TrimPrefix(err.Error(), "vendor: "))
 		return
 	}
 	if c.Auth.Mode == AuthPassthrough {
@@ -147,6 +162,31 @@ func (c *Config) addGateway(name string, g upstream.GatewayConfig, p *problems) 
 	}
 	c.checkSources(name, gateway, p)
 	c.Gateways = append(c.Gateways, gateway)
+}
+
+// gatewayVariables are those of the gateway's fields.
+var gatewayVariables = map[string]string{
+	"Username": "USERNAME", "Password": "PASSWORD", "Vendor": "VENDOR", "Warm": "WARM", "Weight": "WEIGHT", "MaxConns": "MAX_CONNS", "CAFile": "CA_FILE",
+}
+
+// blame is the variable that an error about a gateway is about, for the URL's variable.
+func blame(name string, err error) string {
+	prefix, of := strings.CutSuffix(name, "URL")
+	var template *vendor.TemplateError
+	var field *upstream.FieldError
+	switch {
+	case !of:
+		return name
+	case errors.As(err, &field):
+		return prefix + gatewayVariables[field.Field]
+	case errors.Is(err, vendor.ErrUnknown):
+		return prefix + "VENDOR"
+	case errors.As(err, &template) && template.Password:
+		return prefix + "PASSWORD"
+	case template != nil:
+		return prefix + "USERNAME"
+	}
+	return name
 }
 
 // buildMasking builds the brand and the policy. Each list is tried alone first, so that its own variable is blamed.
@@ -168,7 +208,7 @@ func (c *Config) buildMasking(p *problems) {
 	}
 	marks, fields := c.gatewayMarks()
 	policy, err := masking.NewPolicy(masking.PolicyConfig{
-		Marks:        slices.Concat(m.VendorMarks, marks),
+		Marks:        slices.Concat(m.VendorMarks, marks, c.echoes()),
 		StripRequest: m.StripRequest, StripResponse: slices.Concat(m.StripResponse, fields),
 	})
 	if err != nil {
@@ -191,7 +231,7 @@ func (c *Config) gatewayMarks() (marks, fields []string) {
 		if public || (err != nil && strings.Contains(g.Host, ".")) {
 			mark = g.Host
 		}
-		marks = append(marks, mark)
+		marks, fields = append(append(marks, mark), g.Vendor.Marks()...), append(fields, g.Vendor.Headers()...)
 		if err == nil {
 			continue
 		}
@@ -204,6 +244,15 @@ func (c *Config) gatewayMarks() (marks, fields []string) {
 	slices.Sort(marks)
 	slices.Sort(fields)
 	return slices.Compact(marks), slices.Compact(fields)
+}
+
+// echoes are what of the gateways' logins an answer could hold.
+func (c *Config) echoes() (echoes []string) {
+	for _, g := range c.Gateways {
+		echoes = append(echoes, g.Echoes()...)
+	}
+	slices.Sort(echoes)
+	return slices.Compact(echoes)
 }
 
 // buildAccounts reads the accounts as the relay will.
@@ -231,5 +280,5 @@ func (c *Config) buildAccounts(p *problems) {
 
 // accountStore is where the accounts of AUTH=accounts come from, but for those in Redis.
 func (c *Config) accountStore() account.StoreConfig {
-	return account.StoreConfig{File: c.Auth.AccountsFile, List: c.accountList}
+	return account.StoreConfig{File: c.Auth.AccountsFile, List: c.accountList, Check: c.poolCheck()}
 }

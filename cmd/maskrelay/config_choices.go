@@ -78,11 +78,13 @@ type Balance string
 const (
 	RoundRobin Balance = "round_robin"
 	LeastConn  Balance = "least_conn"
+	IPHash     Balance = "ip_hash"
+	UserHash   Balance = "user_hash"
 )
 
 // UnmarshalText parses a way of balancing.
 func (b *Balance) UnmarshalText(text []byte) (err error) {
-	*b, err = choose(string(text), []Balance{RoundRobin, LeastConn}, "ip_hash", "user_hash")
+	*b, err = choose(string(text), []Balance{RoundRobin, LeastConn, IPHash, UserHash})
 	return err
 }
 
@@ -110,13 +112,10 @@ func (f *LogFormat) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// choose finds s among the choices; those in later are refused by name.
-func choose[T ~string](s string, choices []T, later ...string) (T, error) {
+// choose finds s among the choices.
+func choose[T ~string](s string, choices []T) (T, error) {
 	if slices.Contains(choices, T(s)) {
 		return T(s), nil
-	}
-	if slices.Contains(later, s) {
-		return "", fmt.Errorf("%q is %w; choose %s", s, errNotYet, strings.ReplaceAll(join(choices), ",", ", "))
 	}
 	return "", fmt.Errorf("%q is not one of %s", s, strings.ReplaceAll(join(choices), ",", ", "))
 }

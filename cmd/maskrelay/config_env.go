@@ -34,14 +34,10 @@ func variables(environ []string) map[string]string {
 type schema struct {
 	known, knownUpstream   []string // live now
 	secret, secretUpstream []string // those of the above that X_FILE can hold
-	later, laterUpstream   []string // in the interface, not in this version
 }
 
 func newSchema() schema {
-	s := schema{
-		later:         []string{"HEALTH_INTERVAL", "HEALTH_TARGET", "SESSION_KEY", "SESSION_KEY_FILE"},
-		laterUpstream: []string{"POOL"},
-	}
+	s := schema{}
 	for _, f := range fields(&Config{}, "") {
 		s.known = append(s.known, f.name)
 		// ACCOUNTS_FILE is a variable by itself: the YAML.
@@ -71,21 +67,15 @@ func upstreamName(name string) (n int, rest string, ok bool) {
 
 func upstreamPrefix(n int) string { return fmt.Sprintf("UPSTREAMS_%d_", n) }
 
-// checkNames reports variables that do not exist, or not yet. Those set to nothing must exist too.
+// checkNames reports variables that do not exist. Those set to nothing must exist too.
 func checkNames(vars map[string]string, p *problems) {
 	s := newSchema()
 	for _, name := range sortedKeys(vars) {
-		known, later, own := s.known, s.later, name
+		known, own := s.known, name
 		if _, rest, ok := upstreamName(name); ok {
-			known, later, own = s.knownUpstream, s.laterUpstream, rest
+			known, own = s.knownUpstream, rest
 		}
-		switch {
-		case slices.Contains(known, own), kubernetes(name, vars[name]):
-		case slices.Contains(later, own):
-			if vars[name] != "" {
-				p.add(name, errNotYet)
-			}
-		default:
+		if !slices.Contains(known, own) && !kubernetes(name, vars[name]) {
 			p.addf(name, "unknown variable; did you mean %s%s?", envPrefix, s.nearest(name))
 		}
 	}

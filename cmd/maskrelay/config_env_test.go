@@ -57,32 +57,8 @@ func TestKnownNames(t *testing.T) {
 	if err := p.err(); err != nil {
 		t.Error(err)
 	}
-	if len(vars) != 79 { // 61 and 8 of a gateway, 7 and 3 of them also with _FILE
+	if len(vars) != 87 { // 66 and 10 of a gateway, 8 and 3 of them also with _FILE
 		t.Errorf("%d names: %v", len(vars), sortedKeys(vars))
-	}
-}
-
-// TestLaterNames: what the interface promises and this version lacks is refused, never ignored.
-func TestLaterNames(t *testing.T) {
-	for _, name := range []string{
-		"HEALTH_INTERVAL", "HEALTH_TARGET", "SESSION_KEY", "SESSION_KEY_FILE", "UPSTREAMS_0_POOL",
-	} {
-		t.Run(name, func(t *testing.T) {
-			p := &problems{}
-			checkNames(map[string]string{name: "value"}, p)
-			err := p.err()
-			if want := "MASKRELAY_" + name + ": not in this version"; err == nil || err.Error() != want {
-				t.Errorf("got %v, want %s", err, want)
-			}
-			if !errors.Is(err, errNotYet) {
-				t.Error("the error is not errNotYet")
-			}
-			p = &problems{}
-			checkNames(map[string]string{name: ""}, p)
-			if err := p.err(); err != nil {
-				t.Errorf("set to nothing: %v", err)
-			}
-		})
 	}
 }
 

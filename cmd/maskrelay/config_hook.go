@@ -211,5 +211,6 @@ func (c *Config) hookConfig() account.HookConfig {
 	return account.HookConfig{
 		URL: h.HookURL.Reveal(), Style: string(h.Style), Token: h.HookToken.Reveal(), TLS: h.TLS,
 		TTL: h.TTL, NegativeTTL: h.NegativeTTL, Stale: h.Stale, Timeout: h.HookTimeout, Concurrency: h.Concurrency,
+		Check: c.poolCheck(),
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"maskrelay/upstream"
+	"maskrelay/upstream/vendor"
 )
 
 // Setting is one variable with the value in force, in a form that may be shown to anyone.
@@ -121,6 +122,7 @@ func (c *Config) Warnings() []string {
 		c.warnOpen(warn)
 	}
 	c.warnFleet(warn)
+	c.warnLogins(warn)
 	if c.Targets.AllowPrivate {
 		warn("ALLOW_PRIVATE", "customers reach loopback, private and metadata addresses as far as the gateway does")
 	}
@@ -128,6 +130,22 @@ func (c *Config) Warnings() []string {
 		warn("ALLOW_PORTS", "port 25 is open: mail abuse costs the gateway its addresses")
 	}
 	return out
+}
+
+// warnLogins looks for presets that cannot make their logins. That may be meant: some vendors know a host by its address.
+func (c *Config) warnLogins(warn func(name, text string)) {
+	if c.Auth.Mode == AuthPassthrough || len(c.Upstreams) != len(c.Gateways) {
+		return
+	}
+	for n := range c.Upstreams {
+		switch g := c.Gateways[n]; {
+		case g.Vendor.Name == vendor.Generic:
+		case !g.HasCredentials():
+			warn(upstreamPrefix(n)+"USERNAME", "missing: "+g.Vendor.Name+" gets no login, so it must know this host by its address, and customers can ask for nothing")
+		case !g.HasPassword():
+			warn(upstreamPrefix(n)+"PASSWORD", "missing: "+g.Vendor.Name+" gets a login without a password")
+		}
+	}
 }
 
 // warnOpen looks at what alone keeps strangers out of an open relay.

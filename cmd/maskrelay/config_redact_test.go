@@ -143,6 +143,11 @@ func TestWarnings(t *testing.T) {
 		{"anyone may send PROXY", one("PROXY_PROTOCOL_FROM", "0.0.0.0/0"), "MASKRELAY_PROXY_PROTOCOL_FROM: holds the whole Internet: anyone can claim any client address"},
 		{"private targets", one("ALLOW_PRIVATE", "true"), "MASKRELAY_ALLOW_PRIVATE: customers reach loopback, private and metadata addresses as far as the gateway does"},
 		{"all ports", one("ALLOW_PORTS", "*"), "MASKRELAY_ALLOW_PORTS: port 25 is open: mail abuse costs the gateway its addresses"},
+		{"preset without a login", map[string]string{"UPSTREAM": "-", "UPSTREAMS_0_VENDOR": "oxylabs"}, "MASKRELAY_UPSTREAMS_0_USERNAME: missing: oxylabs gets no login, " +
+			"so it must know this host by its address, and customers can ask for nothing"},
+		{"preset without a password", map[string]string{"UPSTREAM": "-", "UPSTREAMS_0_VENDOR": "oxylabs", "UPSTREAMS_0_USERNAME": "u"},
+			"MASKRELAY_UPSTREAMS_0_PASSWORD: missing: oxylabs gets a login without a password"},
+		{"preset with both", map[string]string{"UPSTREAM": "-", "UPSTREAMS_0_VENDOR": "oxylabs", "UPSTREAMS_0_URL": "socks5://u:p@"}, ""},
 		{"mail", one("ALLOW_PORTS", "25,443"), "MASKRELAY_ALLOW_PORTS: port 25 is open: mail abuse costs the gateway its addresses"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

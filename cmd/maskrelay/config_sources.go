@@ -167,3 +167,12 @@ func (q *Quota) UnmarshalText(text []byte) error {
 
 // String is the number of bytes, in the largest unit that it is a whole number of.
 func (q Quota) String() string { return account.FormatSize(int64(q)) }
+
+// warmConns is how many connections to gateways stand ready beside the tunnels, at the most.
+func (c *Config) warmConns() uint64 {
+	var n uint64
+	for _, g := range c.Gateways {
+		n += uint64(g.Warm)
+	}
+	return n
+}

@@ -24,13 +24,14 @@ func TestLoadConfigDefaults(t *testing.T) {
 		name      string
 		got, want any
 	}{
-		{"Listen", c.Listen, Addresses{":8080"}},
-		{"TLSListen", c.TLS.TLSListen, Addresses(nil)},
+		{"Listen", c.Listen, Listeners{{":8080", ""}}},
+		{"TLSListen", c.TLS.TLSListen, Listeners(nil)},
 		{"AdminListen", c.Admin.AdminListen, Address("127.0.0.1:9090")},
 		{"Mode", c.Auth.Mode, AuthAccounts},
 		{"Balance", c.Balance, RoundRobin},
 		{"MaxConns", c.MaxConns, 0},
 		{"User", c.User, UserConfig{MaxIPsWindow: 10 * time.Minute, UserQuotaPeriod: QuotaLifetime}},
+		{"Health", c.Health, HealthConfig{10 * time.Second, ""}},
 		{"Timeouts", c.Timeouts, TimeoutConfig{10 * time.Second, 5 * time.Second, 30 * time.Second, 10 * time.Minute}},
 		{"Drain", c.Drain, DrainConfig{15 * time.Second, 10 * time.Minute}},
 		{"Targets", c.Targets, TargetConfig{AllowPorts: Ports{List: []uint16{80, 443}}}},
@@ -57,12 +58,13 @@ func TestLoadConfigDefaults(t *testing.T) {
 func TestLoadConfigEverything(t *testing.T) {
 	cert, key := testCertificate(t)
 	c, err := LoadConfig(environ(nil, map[string]string{
-		"LISTEN": "127.0.0.1:8080, [::1]:8080", "TLS_LISTEN": ":8443", "TLS_CERT_FILE": cert, "TLS_KEY_FILE": key,
+		"LISTEN": "127.0.0.1:8080@default, [::1]:8080@gold", "TLS_LISTEN": ":8443", "TLS_CERT_FILE": cert, "TLS_KEY_FILE": key,
 		"PROXY_PROTOCOL_FROM": "10.0.0.7/8,2001:db8::/32", "ADMIN_LISTEN": ":9090", "ADMIN_TOKEN": "0123456789abcdef",
 		"AUTH": "accounts", "ACCOUNTS": "alice:secret:20", "ALLOW_FROM": "203.0.113.9,::ffff:10.1.0.0/112",
 		"UPSTREAMS_0_URL": "http://gw0.vendor.example:7777", "UPSTREAMS_0_USERNAME": "u@x", "UPSTREAMS_0_PASSWORD": "p:%@ w",
 		"UPSTREAMS_0_NAME": "first", "UPSTREAMS_0_WEIGHT": "3", "UPSTREAMS_0_MAX_CONNS": "900", "UPSTREAMS_0_VENDOR": "generic",
-		"UPSTREAMS_1_URL": "https://gw1.vendor.example:443", "UPSTREAMS_1_CA_FILE": cert,
+		"UPSTREAMS_1_URL": "https://gw1.vendor.example:443", "UPSTREAMS_1_CA_FILE": cert, "UPSTREAMS_1_POOL": "gold", "UPSTREAMS_1_WARM": "4",
+		"SESSION_KEY": "0123456789abcdef", "HEALTH_INTERVAL": "30s", "HEALTH_TARGET": "target.example:443",
 		"BALANCE": "least_conn", "MAX_CONNS": "5000", "USER_MAX_CONNS": "100", "USER_CONN_RATE": "2.5", "USER_CONN_BURST": "10",
 		"USER_BANDWIDTH": "2.5MB", "SOURCE_ADDRS": " ::ffff:127.0.0.1", "HEADER_TIMEOUT": "1s", "DIAL_TIMEOUT": "2s", "CONNECT_TIMEOUT": "3s", "IDLE_TIMEOUT": "24h",
 		"DRAIN_GRACE": "0s", "DRAIN_TIMEOUT": "0s",
@@ -77,14 +79,16 @@ func TestLoadConfigEverything(t *testing.T) {
 		name      string
 		got, want any
 	}{
-		{"Listen", c.Listen, Addresses{"127.0.0.1:8080", "[::1]:8080"}},
-		{"TLS", c.TLS, TLSConfig{Addresses{":8443"}, cert, key}},
+		{"Listen", c.Listen, Listeners{{"127.0.0.1:8080", "default"}, {"[::1]:8080", "gold"}}},
+		{"TLS", c.TLS, TLSConfig{Listeners{{":8443", ""}}, cert, key}},
 		{"ProxyFrom", c.ProxyFrom, Prefixes{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")}},
 		{"Admin", c.Admin, AdminConfig{":9090", "0123456789abcdef"}},
 		{"AllowFrom", c.Auth.AllowFrom, Prefixes{netip.MustParsePrefix("203.0.113.9/32"), netip.MustParsePrefix("10.1.0.0/16")}},
 		{"Balance", c.Balance, LeastConn},
 		{"MaxConns", c.MaxConns, 5000},
 		{"User", c.User, UserConfig{100, 2.5, 10, 2_500_000, 0, 10 * time.Minute, 0, QuotaLifetime}},
+		{"Health", c.Health, HealthConfig{30 * time.Second, "target.example:443"}},
+		{"SessionKey", c.SessionKey.Reveal(), "0123456789abcdef"},
 		{"Timeouts", c.Timeouts, TimeoutConfig{time.Second, 2 * time.Second, 3 * time.Second, 24 * time.Hour}},
 		{"Drain", c.Drain, DrainConfig{}},
 		{"Targets", c.Targets, TargetConfig{Ports{List: []uint16{443, 8443}}, HostPatterns{"bad.example", "*.worse.example", "192.0.2.1"}, true}},
@@ -93,7 +97,7 @@ func TestLoadConfigEverything(t *testing.T) {
 		{"Log", c.Log, LogConfig{"debug", LogConsole, false}},
 		{"Gateways", fmt.Sprint(c.Gateways), "[http://***@gw0.vendor.example:7777 https://gw1.vendor.example:443]"},
 		{"first gateway", fmt.Sprint(c.Gateways[0].Name, c.Gateways[0].Weight, c.Gateways[0].MaxConns), "first3 900"},
-		{"second gateway", fmt.Sprint(c.Gateways[1].Name, c.Gateways[1].Weight, c.Gateways[1].MaxConns), "gw1.vendor.example1 0"},
+		{"second gateway", fmt.Sprint(c.Gateways[1].Name, c.Gateways[1].Weight, c.Gateways[1].MaxConns, c.Gateways[1].Pool, c.Gateways[1].Warm), "gw1.vendor.example1 0gold4"},
 		{"Sources", c.Sources, SourceAddrs{netip.MustParseAddr("127.0.0.1")}},
 		{"Shape", c.Shape(), capacity.Shape{Gateways: 2, Pairs: 2, TLS: true}},
 	} {
@@ -160,7 +164,7 @@ func errorCases(t testing.TB) []errorCase {
 			"UPSTREAM: missing; write the vendor's gateway as http://user:password@host:port"}},
 		{"several at once", map[string]string{"IDLE_TIMEOUT": "10", "MAX_CONNS": "x", "AUTH": "none", "BALANCE": "best"}, []string{
 			`AUTH: "none" is not one of accounts, hook, passthrough, open`,
-			`BALANCE: "best" is not one of round_robin, least_conn`,
+			`BALANCE: "best" is not one of round_robin, least_conn, ip_hash, user_hash`,
 			`MAX_CONNS: "x" is not a whole number from 0 to 2147483647`,
 			`IDLE_TIMEOUT: "10" is not a duration; write 10s or 10m`}},
 		{"several in one list", one("LISTEN", "80,:99999,:8081"), []string{
@@ -170,21 +174,26 @@ func errorCases(t testing.TB) []errorCase {
 			"UPSTREAMS_0_URL": "http://a.example:1", "UPSTREAMS_0_WEIGHT": "x", "UPSTREAMS_1_URL": "ftp://b.example:1", "UPSTREAMS_1_MAX_CONNS": "y"}, []string{
 			`UPSTREAMS_0_WEIGHT: "x" is not a whole number from 0 to 2147483647`,
 			`UPSTREAMS_1_MAX_CONNS: "y" is not a whole number from 0 to 2147483647`,
-			`UPSTREAMS_1_URL: the scheme is not http, https or direct`}},
+			`UPSTREAMS_1_URL: the scheme is not http, https, socks5 or direct`}},
 	}
 	return slices.Concat(cases, valueErrors(), bandwidthAndSourceErrors(), crossErrors(), upstreamErrors(), fleetErrors(t), hookErrors(t))
 }
 
 func valueErrors() []errorCase {
 	return []errorCase{
-		{"pool in LISTEN", one("LISTEN", ":7777@oxy"), []string{`LISTEN: ":7777@oxy": pools are not in this version`}},
+		{"pool without gateway", one("LISTEN", ":7777@oxy"), []string{`LISTEN: :7777@oxy: no gateway is in the pool oxy; write ADDR@POOL with one of default`}},
+		{"pool's name", one("LISTEN", ":7777@a-b"), []string{`LISTEN: ":7777@a-b": the pool's name "a-b" has other characters than letters, digits, '_' and '.'`}},
+		{"no pool's name", one("LISTEN", ":7777@"), []string{`LISTEN: ":7777@": the pool's name is not 1 to 32 characters long`}},
+		{"HEALTH_INTERVAL", one("HEALTH_INTERVAL", "500ms"), []string{`HEALTH_INTERVAL: 500ms is not between 1s and 1h`}},
+		{"HEALTH_TARGET", one("HEALTH_TARGET", "https://a.example/"), []string{`HEALTH_TARGET: "https://a.example/" is not host:port; write target.example:443`}},
+		{"HEALTH_TARGET's port", one("HEALTH_TARGET", "a.example:0"), []string{`HEALTH_TARGET: "a.example:0": the port is not between 1 and 65535`}},
+		{"SESSION_KEY", one("SESSION_KEY", "short"), []string{`SESSION_KEY: shorter than 16 bytes; take the output of: openssl rand -hex 32`}},
 		{"empty element", one("LISTEN", ":8080,"), []string{`LISTEN: element 2 of the list is empty`}},
 		{"host of LISTEN", one("LISTEN", "http://x:80"), []string{`LISTEN: "http://x:80" is not an address; write :8080 or 127.0.0.1:8080`}},
 		{"wildcard star", one("LISTEN", "*:80"), []string{`LISTEN: "*:80": the host is neither a name nor an address`}},
 		{"ADMIN_LISTEN", one("ADMIN_LISTEN", "9090"), []string{`ADMIN_LISTEN: "9090" is not an address; write :8080 or 127.0.0.1:8080`}},
 		{"ADMIN_TOKEN", one("ADMIN_TOKEN", "two words"), []string{`ADMIN_TOKEN: holds spaces, control bytes or letters beyond ASCII`}},
-		{"BALANCE=ip_hash", one("BALANCE", "ip_hash"), []string{`BALANCE: "ip_hash" is not in this version; choose round_robin, least_conn`}},
-		{"BALANCE=user_hash", one("BALANCE", "user_hash"), []string{`BALANCE: "user_hash" is not in this version; choose round_robin, least_conn`}},
+		{"BALANCE", one("BALANCE", "random"), []string{`BALANCE: "random" is not one of round_robin, least_conn, ip_hash, user_hash`}},
 		{"LOG_LEVEL", one("LOG_LEVEL", "loud"), []string{`LOG_LEVEL: "loud" is not one of debug, info, warn, error`}},
 		{"LOG_FORMAT", one("LOG_FORMAT", "xml"), []string{`LOG_FORMAT: "xml" is not one of json, console`}},
 		{"LOG_TARGETS", one("LOG_TARGETS", "yes"), []string{`LOG_TARGETS: "yes" is neither true nor false`}},
@@ -282,7 +291,6 @@ func upstreamErrors() []errorCase {
 	}
 	return []errorCase{
 		{"both kinds", one("UPSTREAMS_0_URL", "http://a.example:1"), []string{`UPSTREAM: MASKRELAY_UPSTREAMS_0_URL is set too; keep one of the two`}},
-		{"socks5", one("UPSTREAM", "socks5://u:p@a.example:1"), []string{`UPSTREAM: socks5 gateways are not in this version`}},
 		{"gap", with(map[string]string{"UPSTREAMS_0_URL": "http://a.example:1", "UPSTREAMS_2_URL": "http://b.example:1"}), []string{
 			`UPSTREAMS_1_URL: missing; gateways are numbered from 0 without gaps, and UPSTREAMS_2 is set`}},
 		{"begins at 1", with(map[string]string{"UPSTREAMS_1_URL": "http://a.example:1"}), []string{
@@ -295,14 +303,31 @@ func upstreamErrors() []errorCase {
 			`UPSTREAMS_0_WEIGHT: 0 is not between 1 and 1000`}},
 		{"max conns", with(map[string]string{"UPSTREAMS_0_URL": "http://a.example:1", "UPSTREAMS_0_MAX_CONNS": "-1"}), []string{
 			`UPSTREAMS_0_MAX_CONNS: "-1" is not a whole number from 0 to 2147483647`}},
-		{"vendor", with(map[string]string{"UPSTREAMS_0_URL": "http://a.example:1", "UPSTREAMS_0_VENDOR": "oxylabs"}), []string{
-			`UPSTREAMS_0_VENDOR: "oxylabs": vendor presets are not in this version; leave it out or write generic`}},
-		{"pool", with(map[string]string{"UPSTREAMS_0_URL": "http://a.example:1", "UPSTREAMS_0_POOL": "oxy"}), []string{
-			`UPSTREAMS_0_POOL: not in this version`}},
+		{"vendor", with(map[string]string{"UPSTREAMS_0_URL": "http://a.example:1", "UPSTREAMS_0_VENDOR": "oxilabs"}), []string{
+			`UPSTREAMS_0_VENDOR: unknown preset "oxilabs"; did you mean oxylabs?`}},
+		{"pool", with(map[string]string{"UPSTREAMS_0_URL": "http://a.example:1", "UPSTREAMS_0_POOL": "oxy-1"}), []string{
+			`UPSTREAMS_0_POOL: the pool's name "oxy-1" has other characters than letters, digits, '_' and '.'`}},
+		{"pool of a listener", with(map[string]string{"UPSTREAMS_0_URL": "http://a.example:1", "UPSTREAMS_0_POOL": "oxy-1", "LISTEN": ":8080@oxy"}), []string{
+			`UPSTREAMS_0_POOL: the pool's name "oxy-1" has other characters than letters, digits, '_' and '.'`}},
 		{"templates", with(map[string]string{"UPSTREAMS_0_URL": "http://a.example:1", "UPSTREAMS_0_USERNAME": "c-{login}", "UPSTREAMS_0_PASSWORD": "p}"}), []string{
-			`UPSTREAMS_0_USERNAME: templates are not in this version; a fixed password with braces can go percent-encoded into the URL`,
-			`UPSTREAMS_0_PASSWORD: templates are not in this version; a fixed password with braces can go percent-encoded into the URL`}},
+			`UPSTREAMS_0_PASSWORD: password template, position 2: '}' closes nothing; a literal brace is written '}}'`}},
 		{"CA file", with(map[string]string{"UPSTREAMS_0_URL": "https://a.example:1", "UPSTREAMS_0_CA_FILE": "/nowhere/ca"}), []string{
 			`UPSTREAMS_0_CA_FILE: open /nowhere/ca: no such file or directory`}},
+		{"CA file without TLS", with(map[string]string{"UPSTREAMS_0_URL": "http://a.example:1", "UPSTREAMS_0_CA_FILE": "/dev/null"}), []string{
+			`UPSTREAMS_0_CA_FILE: a CA file is for https:// gateways`}},
+		{"CA file without a certificate", with(map[string]string{"UPSTREAMS_0_URL": "https://a.example:1", "UPSTREAMS_0_CA_FILE": "/dev/null"}), []string{
+			`UPSTREAMS_0_CA_FILE: CA file: no certificate in /dev/null`}},
+		{"warm without TLS", with(map[string]string{"UPSTREAMS_0_URL": "http://a.example:1", "UPSTREAMS_0_WARM": "5"}), []string{
+			`UPSTREAMS_0_WARM: connections are kept ready for https:// gateways only`}},
+		{"much warm", with(map[string]string{"UPSTREAMS_0_URL": "https://a.example:1", "UPSTREAMS_0_WARM": "5000"}), []string{
+			`UPSTREAMS_0_WARM: 5000 is not between 0 and 1000`}},
+		{"warm beyond the limit", with(map[string]string{"UPSTREAMS_0_URL": "https://a.example:1", "UPSTREAMS_0_WARM": "5", "UPSTREAMS_0_MAX_CONNS": "3"}), []string{
+			`UPSTREAMS_0_WARM: 5 connections kept ready are more than the limit of 3`}},
+		{"vendor of direct", with(map[string]string{"UPSTREAMS_0_URL": "direct://", "UPSTREAMS_0_VENDOR": "oxylabs"}), []string{
+			`UPSTREAMS_0_VENDOR: direct:// takes no vendor`}},
+		{"password alone", with(map[string]string{"UPSTREAMS_0_URL": "http://a.example:1", "UPSTREAMS_0_PASSWORD": "geheim"}), []string{
+			`UPSTREAMS_0_PASSWORD: a password without a username`}},
+		{"template without a login", with(map[string]string{"UPSTREAMS_0_URL": "http://L:p@a.example:1", "UPSTREAMS_0_USERNAME": "{country}"}), []string{
+			`UPSTREAMS_0_USERNAME: the template makes no login for customers who ask for nothing; write {login} or words of its own into it`}},
 	}
 }

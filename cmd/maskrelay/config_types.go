@@ -8,10 +8,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-)
 
-// errNotYet refuses what the interface promises and a later version brings.
-var errNotYet = errors.New("not in this version")
+	"maskrelay/upstream"
+)
 
 // maxList bounds the elements of one list variable.
 const maxList = 1000
@@ -81,9 +80,6 @@ func (a *Address) UnmarshalText(text []byte) (err error) {
 }
 
 func parseAddress(s string) (Address, error) {
-	if strings.Contains(s, "@") {
-		return "", fmt.Errorf("%q: pools are %w", s, errNotYet)
-	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
 		return "", fmt.Errorf("%q is not an address; write :8080 or 127.0.0.1:8080", s)
@@ -143,17 +139,58 @@ func covers(a, b string) bool {
 	return a == "0.0.0.0" && (err != nil || ip.Is4())
 }
 
-// Addresses is a list of listening addresses.
-type Addresses []Address
+// Listener is an address for customers, and the pool of gateways that serves those who come there.
+type Listener struct {
+	Address
+	Pool string // "" = the default
+}
 
-// UnmarshalText parses a comma-separated list.
-func (l *Addresses) UnmarshalText(text []byte) (err error) {
-	*l, err = decode(text, parseAddress)
+// String is the listener as the variable takes it.
+func (l Listener) String() string {
+	if l.Pool == "" {
+		return string(l.Address)
+	}
+	return string(l.Address) + "@" + l.Pool
+}
+
+func parseListener(s string) (Listener, error) {
+	address, pool, bound := strings.Cut(s, "@")
+	if bound {
+		if err := upstream.CheckPool(pool); err != nil {
+			return Listener{}, fmt.Errorf("%q: %w", s, err)
+		}
+	}
+	a, err := parseAddress(address)
+	return Listener{a, pool}, err
+}
+
+// Listeners is a list of addresses for customers.
+type Listeners []Listener
+
+// UnmarshalText parses a comma-separated list of ADDR and ADDR@POOL.
+func (l *Listeners) UnmarshalText(text []byte) (err error) {
+	*l, err = decode(text, parseListener)
 	return err
 }
 
 // String is the list as the variable takes it.
-func (l Addresses) String() string { return join(l) }
+func (l Listeners) String() string { return joinFunc(l, Listener.String) }
+
+// HostPort is a name or an address with its port.
+type HostPort string
+
+// UnmarshalText parses host:port.
+func (h *HostPort) UnmarshalText(text []byte) error {
+	host, port, err := net.SplitHostPort(string(text))
+	if err != nil || host == "" || strings.ContainsAny(string(text), " /@?#") {
+		return fmt.Errorf("%q is not host:port; write target.example:443", text)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Errorf("%q: the port is not between 1 and 65535", text)
+	}
+	*h = HostPort(text)
+	return nil
+}
 
 // Prefixes is a list of networks, masked and with IPv4 as IPv4.
 type Prefixes []netip.Prefix

@@ -31,7 +31,7 @@ func TestTypesRoundTrip(t *testing.T) {
 		value    encoding.TextUnmarshaler
 		in, want string
 	}{
-		{"addresses", &Addresses{}, " :80 , [::1]:0,localhost:9", ":80,[::1]:0,localhost:9"},
+		{"listeners", &Listeners{}, " :80 , [::1]:0@oxy,localhost:9", ":80,[::1]:0@oxy,localhost:9"},
 		{"networks", &Prefixes{}, "10.1.2.3/8,::1,::ffff:192.0.2.1,::ffff:192.0.2.0/120,2001:db8::1/32", "10.0.0.0/8,::1/128,192.0.2.1/32,192.0.2.0/24,2001:db8::/32"},
 		{"ports", &Ports{}, "443,80,443", "80,443"},
 		{"all ports", &Ports{}, " * ", "*"},
@@ -59,7 +59,7 @@ func TestTypesRoundTrip(t *testing.T) {
 
 func deref(v any) any {
 	switch v := v.(type) {
-	case *Addresses:
+	case *Listeners:
 		return *v
 	case *Prefixes:
 		return *v

@@ -10,9 +10,10 @@ import (
 )
 
 const (
-	maxTimeout  = 24 * time.Hour
-	maxQueue    = 5 * time.Minute // no customer waits longer
-	maxConnRate = 1e6             // beyond any machine; also refuses infinity
+	maxTimeout    = 24 * time.Hour
+	minSessionKey = 16              // bytes
+	maxQueue      = 5 * time.Minute // no customer waits longer
+	maxConnRate   = 1e6             // beyond any machine; also refuses infinity
 )
 
 func (c *Config) validateNumbers(p *problems) {
@@ -80,8 +81,12 @@ func (c *Config) validateListeners(p *problems) {
 			uses = append(uses, use{name, a})
 		}
 	}
-	claim("LISTEN", c.Listen...)
-	claim("TLS_LISTEN", c.TLS.TLSListen...)
+	for _, l := range c.Listen {
+		claim("LISTEN", l.Address)
+	}
+	for _, l := range c.TLS.TLSListen {
+		claim("TLS_LISTEN", l.Address)
+	}
 	if c.Admin.AdminListen != "" {
 		claim("ADMIN_LISTEN", c.Admin.AdminListen)
 	}
@@ -139,6 +144,16 @@ func checkToken(p *problems, name string, token Secret) {
 	}
 }
 
+// validateHealth refuses probes that could not be told from an attack.
+func (c *Config) validateHealth(p *problems) {
+	if d := c.Health.HealthInterval; !p.failed("HEALTH_INTERVAL") && (d < time.Second || d > time.Hour) {
+		p.addf("HEALTH_INTERVAL", "%s is not between 1s and 1h", shortDuration(d))
+	}
+	if n := len(c.SessionKey); n > 0 && n < minSessionKey && !p.failed("SESSION_KEY") {
+		p.addf("SESSION_KEY", "shorter than %d bytes; take the output of: openssl rand -hex 32", minSessionKey)
+	}
+}
+
 // validateAuth makes sure that the relay is an open proxy for nobody by accident.
 func (c *Config) validateAuth(p *problems) {
 	if p.failed("AUTH") {
@@ -154,6 +169,9 @@ func (c *Config) validateAuth(p *problems) {
 	}
 	if a.Mode == AuthOpen || a.Mode == AuthPassthrough { // the relay refuses no login itself
 		c.noEffect(p, "with AUTH="+string(a.Mode), "LOGIN_FAILURES_PER_ADDRESS", "LOGIN_FAILURES_PER_NAME")
+	}
+	if a.Mode == AuthOpen || a.Mode == AuthPassthrough { // no username of the relay's own
+		c.noEffect(p, "with AUTH="+string(a.Mode), "SESSION_KEY")
 	}
 	if a.Mode == AuthOpen { // an account is an address there
 		c.noEffect(p, "with AUTH="+string(a.Mode), "USER_MAX_IPS", "MAX_IPS_WINDOW")

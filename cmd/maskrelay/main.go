@@ -53,13 +53,13 @@ func badConfig(err error) error { return &exitError{exitConfig, err} }
 func run(ctx context.Context, args []string, p process) int {
 	root := newRoot(p)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
 	var exit *exitError
 	if !errors.As(err, &exit) {
-		_, _ = fmt.Fprintf(p.stderr, "maskrelay: %s\nmaskrelay: see `maskrelay --help`\n", oneLine(err))
+		_, _ = fmt.Fprintf(p.stderr, "maskrelay: %s\nmaskrelay: see `%s --help`\n", oneLine(err), cmd.CommandPath())
 		return exitConfig
 	}
 	prefix := "maskrelay: "

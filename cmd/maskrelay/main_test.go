@@ -99,9 +99,9 @@ func TestRunUsageErrors(t *testing.T) {
 	}{
 		{"unknown command", []string{"chekc"}, "maskrelay: unknown command \"chekc\"; did you mean check?\n" + see},
 		{"unlike any", []string{"frobnicate"}, "maskrelay: unknown command \"frobnicate\"\n" + see},
-		{"a command of a later version", []string{"doctor"}, "maskrelay: unknown command \"doctor\"\n" + see},
-		{"unknown flag", []string{"check", "--yaml"}, "maskrelay: unknown flag: --yaml\n" + see},
-		{"superfluous argument", []string{"version", "now"}, "maskrelay: unknown command \"now\" for \"maskrelay version\"\n" + see},
+		{"a command of a later version", []string{"audit"}, "maskrelay: unknown command \"audit\"\n" + see},
+		{"unknown flag", []string{"check", "--yaml"}, "maskrelay: unknown flag: --yaml\nmaskrelay: see `maskrelay check --help`\n"},
+		{"superfluous argument", []string{"version", "now"}, "maskrelay: unknown command \"now\" for \"maskrelay version\"\nmaskrelay: see `maskrelay version --help`\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got, want := runWith(nil, "", c.args...), (ending{exitConfig, "", c.want}); got != want {

@@ -55,6 +55,7 @@ type relay struct {
 
 // newRelay builds the parts and binds every listener.
 func newRelay(cfg *Config, around surroundings, logger zerolog.Logger) (*relay, error) {
+	around.host.OpenFilesKept = cfg.warmConns()
 	back, err := newBacking(cfg, logger)
 	if err != nil {
 		return nil, err
@@ -93,12 +94,13 @@ func (r *relay) listenAdmin(cfg *Config) (err error) {
 	registry.MustRegister(r.around.metrics()...)
 	registry.MustRegister(r.back.collect...)
 	c := admin.Config{
-		Listen:   string(cfg.Admin.AdminListen),
-		Token:    cfg.Admin.AdminToken.Reveal(),
-		Gatherer: registry,
-		Ready:    r.server.NotReady,
-		Reload:   r.server.Reload,
-		Drain:    func() { r.once.Do(func() { close(r.drain) }) },
+		Listen:    string(cfg.Admin.AdminListen),
+		Token:     cfg.Admin.AdminToken.Reveal(),
+		Gatherer:  registry,
+		Ready:     r.server.NotReady,
+		Reload:    r.server.Reload,
+		Upstreams: func() any { return r.pool.Snapshot() },
+		Drain:     func() { r.once.Do(func() { close(r.drain) }) },
 	}
 	r.back.serveAdmin(&c)
 	r.admin, err = admin.New(c)
@@ -114,10 +116,11 @@ func proxyConfig(cfg *Config, around surroundings, logger zerolog.Logger) (proxy
 		return proxy.Config{}, nil, err
 	}
 	pool, err := upstream.NewPool(upstream.Options{
-		Gateways: cfg.Gateways, Balance: string(cfg.Balance), Sources: cfg.Sources,
+		Gateways: cfg.Gateways, Balance: string(cfg.Balance), Sources: cfg.Sources, DNSServer: cfg.DNSServer.String(),
 		Ports: [2]int{around.host.PortLow, around.host.PortHigh}, PortsReserved: around.host.PortsReserved,
 		DialTimeout: cfg.Timeouts.Dial, ConnectTimeout: cfg.Timeouts.Connect,
 		CheckAddr: targets.CheckAddr, GatewayMade: proxy.GatewayMade(cfg.Policy),
+		HealthInterval: cfg.Health.HealthInterval, HealthTarget: string(cfg.Health.HealthTarget), Notify: gatewayNews(logger),
 	})
 	if err != nil {
 		return proxy.Config{}, nil, err
@@ -141,10 +144,10 @@ func proxyConfig(cfg *Config, around surroundings, logger zerolog.Logger) (proxy
 	}, pool, nil
 }
 
-func addresses(list Addresses) []string {
+func addresses(list Listeners) []string {
 	out := make([]string, len(list))
 	for i, a := range list {
-		out[i] = string(a)
+		out[i] = a.String()
 	}
 	return out
 }

@@ -42,7 +42,7 @@ func (r Raw) Serve(ctx context.Context, c *Conn, _ *RecordedRequest) {
 }
 
 // finish ends a connection; the caller returns next, which closes it.
-func finish(ctx context.Context, c *Conn, how Ending) {
+func finish(ctx context.Context, c duplex, how Ending) {
 	switch how {
 	case KeepOpen:
 		drain(c)

@@ -13,6 +13,7 @@
 // phrase, realm and body that it makes, so that a byte of it in a customer's
 // hands cannot be missed. What it does to a connection is a [Behaviour];
 // [Relay] is an honest gateway, [Behaviours] lists the hostile ones by name.
+// [StartSOCKS] is a vendor that speaks SOCKS5, which has no words to be loud with.
 //
 // Everything is recorded as it came off the wire, before any parser has seen
 // it (inside TLS: the decrypted bytes), and every record is bounded: a server

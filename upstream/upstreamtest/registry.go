@@ -8,10 +8,11 @@ import (
 // Behaviours returns every behaviour by name, in a new map. Names never change
 // their meaning. Those that answer a CONNECT with an open tunnel have names
 // that begin with "relay" or "tunnel"; all others are faults, which a relay has to turn
-// into a reply of its own.
+// into a reply of its own. Names that begin with "preset-" are the refusals of
+// [PresetErrors].
 func Behaviours() map[string]Behaviour {
 	all := map[string]Behaviour{}
-	for _, group := range []map[string]Behaviour{relays(), tunnels(), refusals(), endings(), heads()} {
+	for _, group := range []map[string]Behaviour{relays(), tunnels(), refusals(), endings(), heads(), presetRefusals()} {
 		for name, b := range group {
 			all[name] = b
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -106,7 +107,7 @@ type pace struct {
 }
 
 // writePaced writes b at the given pace.
-func writePaced(ctx context.Context, c *Conn, b []byte, p pace) error {
+func writePaced(ctx context.Context, w io.Writer, b []byte, p pace) error {
 	if p.chunk <= 0 {
 		p.chunk = len(b)
 	}
@@ -115,7 +116,7 @@ func writePaced(ctx context.Context, c *Conn, b []byte, p pace) error {
 			return ctx.Err()
 		}
 		n := min(p.chunk, len(b))
-		if err := c.write(b[:n]); err != nil {
+		if _, err := w.Write(b[:n]); err != nil {
 			return err
 		}
 		b = b[n:]
