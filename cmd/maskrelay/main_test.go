@@ -141,7 +141,7 @@ func TestHelpHasAnExampleForEveryCommand(t *testing.T) {
 		}
 	}
 	visit(newRoot(process{stdin: strings.NewReader(""), stdout: &bytes.Buffer{}, stderr: &bytes.Buffer{}}), nil)
-	if seen != 18 { // root, 11 commands, 2 of accounts, 4 shells
+	if seen != 19 { // root, 12 commands, 2 of accounts, 4 shells
 		t.Errorf("%d commands visited", seen)
 	}
 }
