@@ -23,12 +23,18 @@ type KeyPair struct {
 // NewKeyPair makes one for an address, in dir.
 func NewKeyPair(t testing.TB, dir, address string) KeyPair {
 	t.Helper()
+	return NewKeyPairUntil(t, dir, address, time.Now().Add(24*time.Hour))
+}
+
+// NewKeyPairUntil is NewKeyPair of a certificate that is valid until end, which may be half an hour ago.
+func NewKeyPairUntil(t testing.TB, dir, address string, end time.Time) KeyPair {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cert := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: end,
 		IPAddresses: []net.IP{net.ParseIP(address)}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}

@@ -30,6 +30,7 @@ const argsVariable = "LAB_ARGS"
 const (
 	roleVendor    = "vendor"
 	roleGenerator = "generator"
+	roleGateway   = "gateway"
 )
 
 // RunRole runs the role that the environment asks for and reports true; TestMain calls it first.
@@ -39,6 +40,8 @@ func RunRole() bool {
 		runVendor()
 	case roleGenerator:
 		runGenerator()
+	case roleGateway:
+		runGateway()
 	default:
 		return false
 	}
@@ -321,6 +324,8 @@ func (g *generator) answer(words []string) string {
 		}
 		g.held = nil
 		return "released"
+	case "drop":
+		return g.drop(number(1), number(2))
 	case "churn":
 		start := time.Now()
 		failed := g.each(number(1), number(2), func(c net.Conn) { closeQuietly(c) })

@@ -210,12 +210,12 @@ func authorization(account, password string) string {
 
 func connectHead(s spec, account, password string) string {
 	return fmt.Sprintf("CONNECT %s:443 HTTP/1.1\r\nHost: %s:443\r\nUser-Agent: %s\r\nProxy-Authorization: %s\r\n\r\n",
-		s.host(), s.host(), customerMark, authorization(account, password))
+		s.host(), s.host(), customerMark, authorization(s.username(account), password))
 }
 
 func upgradeHead(s spec, account, password string) string {
 	return fmt.Sprintf("GET http://%s/ HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
-		"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nProxy-Authorization: %s\r\n\r\n", s.host(), s.host(), authorization(account, password))
+		"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nProxy-Authorization: %s\r\n\r\n", s.host(), s.host(), authorization(s.username(account), password))
 }
 
 // reply reads the relay's answer to a CONNECT or an upgrade. Every byte of it must be the relay's own, or the target's 101.

@@ -40,7 +40,10 @@ type ledger struct {
 	more       int // complaints that were not kept
 	kills      []time.Time
 	judged     int
-	bytes      int64 // digested, both ends
+	bytes      int64             // digested, both ends
+	upstreams  map[string]int    // exchanges in the log
+	sessions   map[string]string // at the vendors, by the customer's account and session
+	owners     map[string]string // the reverse
 }
 
 // killed is the vendor that is killed now and then; the other one never is.
@@ -50,7 +53,9 @@ const (
 )
 
 func newLedger() *ledger {
-	return &ledger{entries: map[uint64]*entry{}, outcomes: map[string]int{}}
+	return &ledger{
+		entries: map[uint64]*entry{}, outcomes: map[string]int{}, upstreams: map[string]int{}, sessions: map[string]string{}, owners: map[string]string{},
+	}
 }
 
 // maxComplaints bounds what a failed run prints.
@@ -132,6 +137,7 @@ func (l *ledger) lineLocked(text []byte) {
 		l.complainLocked("relay: the exchange of this line has no number, or was logged before: %s", text)
 	}
 	l.outcomes[line.Outcome]++
+	l.upstreams[line.Upstream]++
 	l.total++
 	if s, ok := parseSpec(line.Target); ok {
 		e := l.entryLocked(s)

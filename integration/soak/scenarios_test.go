@@ -288,7 +288,7 @@ func (w *customer) request(l *line, s spec, r *report) bool {
 		method = strings.ToUpper(string(post))
 	}
 	_, err := fmt.Fprintf(l.conn, "%s http://%s/ HTTP/1.1\r\nHost: %s\r\nProxy-Authorization: %s\r\nX-Forwarded-For: 192.0.2.1\r\n%s\r\n",
-		method, s.host(), s.host(), authorization(usual, password), framing)
+		method, s.host(), s.host(), authorization(s.username(usual), password), framing)
 	if err == nil {
 		err = writeBody(l.conn, body, strings.HasPrefix(framing, "T"))
 	}

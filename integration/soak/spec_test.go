@@ -85,6 +85,7 @@ type report struct {
 	Side    string // customerSide, or the vendor's name
 	Name    string // the spec
 	Account string `json:",omitempty"`
+	Session string `json:",omitempty"` // that the vendor was told
 	Status  int    `json:",omitempty"` // that the customer got
 	TLS     bool   `json:",omitempty"`
 	Sent    int64

@@ -2,6 +2,7 @@ package soak
 
 import (
 	"bufio"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -20,7 +21,9 @@ type vendorPlan struct {
 	Name, Addr string
 	Seed       uint64
 	Pause      time.Duration // the longest
-	Login      string        // Proxy-Authorization that every request must have
+	SOCKS      bool          // it speaks SOCKS5
+	CertFile   string        // of one that speaks TLS, and its key's; "" = plain TCP
+	KeyFile    string
 }
 
 // soakVendor is a gateway that does what the targets' names say.
@@ -28,13 +31,25 @@ type soakVendor struct {
 	vendorPlan
 	streams  *streams
 	reporter reporter
+	secure   *tls.Config // nil = plain TCP
+	words    words
 }
 
 // runVendor serves until its input ends.
 func runVendor() {
 	v := &soakVendor{}
 	readPlan(&v.vendorPlan)
-	v.streams = newStreams(v.Seed)
+	v.streams, v.words = newStreams(v.Seed), httpWords
+	if v.SOCKS {
+		v.words = socksWords
+	}
+	if v.CertFile != "" {
+		cert, err := tls.LoadX509KeyPair(v.CertFile, v.KeyFile)
+		if err != nil {
+			fatal(err)
+		}
+		v.secure = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	}
 	ln, err := net.Listen("tcp4", v.Addr)
 	if err != nil {
 		fatal(err)
@@ -53,10 +68,45 @@ func runVendor() {
 	time.Sleep(24 * time.Hour)
 }
 
-// serve answers the requests of one connection.
-func (v *soakVendor) serve(c *net.TCPConn) {
-	defer closeQuietly(c)
+// serve serves one connection.
+func (v *soakVendor) serve(raw *net.TCPConn) {
+	defer closeQuietly(raw)
+	var c halfCloser = raw
+	if v.secure != nil {
+		c = tls.Server(raw, v.secure)
+		defer closeQuietly(c)
+	}
 	r := bufio.NewReader(c)
+	if !v.SOCKS {
+		v.requests(c, raw, r, "")
+		return
+	}
+	_ = c.SetDeadline(time.Now().Add(tunnelLimit))
+	username, password, host, err := socksRequest(c, r)
+	if err != nil {
+		if errors.Is(err, errSOCKS) {
+			v.reporter.tell(report{Side: v.Name, Bad: err.Error()})
+		}
+		return // probes
+	}
+	s, ok := parseSpec(host)
+	told := report{Side: v.Name, Name: s.String(), Start: time.Now().UnixNano()}
+	if told.Session, told.Bad = vendorLogin(username, password, s); !ok {
+		told.Bad = fmt.Sprintf("the vendor was asked for %q", host)
+	}
+	if s.Mode == get || s.Mode == post || s.Mode == abandoned {
+		if _, err := io.WriteString(c, v.words.opened); err == nil {
+			v.requests(c, raw, r, told.Session)
+		}
+		return
+	}
+	v.tunnel(c, raw, r, s, &told)
+	told.Stop = time.Now().UnixNano()
+	v.reporter.tell(told)
+}
+
+// requests answers those of one connection. Of those in a SOCKS5 tunnel the session is known.
+func (v *soakVendor) requests(c halfCloser, raw *net.TCPConn, r *bufio.Reader, session string) {
 	for {
 		// Idle connections of the relay's wait longer than a tunnel lasts.
 		_ = c.SetDeadline(time.Now().Add(tunnelLimit))
@@ -69,9 +119,13 @@ func (v *soakVendor) serve(c *net.TCPConn) {
 			v.reporter.tell(report{Side: v.Name, Bad: fmt.Sprintf("the vendor was asked for %q", request.Host)})
 			return
 		}
-		told := report{Side: v.Name, Name: s.String(), Start: time.Now().UnixNano(), Bad: v.checkHead(request)}
+		told := report{Side: v.Name, Name: s.String(), Session: session, Start: time.Now().UnixNano(), Bad: v.checkHead(request)}
+		if told.Bad == "" && !v.SOCKS {
+			username, password := basicLogin(request.Header.Get("Proxy-Authorization"))
+			told.Session, told.Bad = vendorLogin(username, password, s)
+		}
 		if request.Method == http.MethodConnect {
-			v.tunnel(c, r, s, &told)
+			v.tunnel(c, raw, r, s, &told)
 			told.Stop = time.Now().UnixNano()
 			v.reporter.tell(told)
 			return
@@ -87,8 +141,8 @@ func (v *soakVendor) serve(c *net.TCPConn) {
 
 // checkHead finds what the relay must not say: anything of a customer's.
 func (v *soakVendor) checkHead(r *http.Request) string {
-	if got := r.Header.Get("Proxy-Authorization"); got != v.Login {
-		return fmt.Sprintf("the vendor's login is %q", got)
+	if got := r.Header.Get("Proxy-Authorization"); v.SOCKS && got != "" {
+		return fmt.Sprintf("a target received the login %q", got)
 	}
 	for name, values := range r.Header {
 		if text := strings.Join(values, ","); strings.Contains(text, customerMark) {
@@ -113,19 +167,19 @@ var answers = map[mode]string{
 const opened = "HTTP/1.1 200 OK\r\n\r\n"
 
 // tunnel plays the vendor's part of a CONNECT and closes.
-func (v *soakVendor) tunnel(c *net.TCPConn, r *bufio.Reader, s spec, told *report) {
+func (v *soakVendor) tunnel(c halfCloser, raw *net.TCPConn, r *bufio.Reader, s spec, told *report) {
 	t := &carrier{
-		conn: c, raw: c, in: r, rng: rand.New(rand.NewPCG(v.Seed, s.ID)),
+		conn: c, raw: raw, in: r, rng: rand.New(rand.NewPCG(v.Seed, s.ID)),
 		out: v.streams.of(s.ID, downward), want: v.streams.of(s.ID, upward),
 	}
 	if !s.Mode.carries() {
 		v.refuse(t, s, told)
 		return
 	}
-	first := opened
+	first := v.words.opened
 	if s.Mode == banner {
 		first += string(t.out.next(int(min(s.Down, 1000))))
-		t.sent = int64(len(first) - len(opened))
+		t.sent = int64(len(first) - len(v.words.opened))
 		s.Down -= t.sent
 	}
 	if _, err := io.WriteString(c, first); err != nil {
@@ -141,7 +195,7 @@ func (v *soakVendor) tunnel(c *net.TCPConn, r *bufio.Reader, s spec, told *repor
 // refuse answers without opening anything: no byte of the customer's may have come.
 func (v *soakVendor) refuse(t *carrier, s spec, told *report) {
 	if s.Mode != hangUp && s.Mode != silent && s.Mode != leave {
-		if _, err := io.WriteString(t.conn, answers[s.Mode]); err != nil {
+		if _, err := io.WriteString(t.conn, v.words.answers[s.Mode]); err != nil {
 			told.End = endOf(err)
 			return
 		}

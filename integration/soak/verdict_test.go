@@ -1,6 +1,7 @@
 package soak
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
@@ -56,7 +57,7 @@ func (l *ledger) verdictLocked(e *entry) string {
 	if c.End == endLate {
 		return "the customer ran into his time limit"
 	}
-	if why := e.refusals(); why != "" {
+	if why := cmp.Or(l.sessionLocked(e), e.misplaced(), e.refusals()); why != "" {
 		return why
 	}
 	final := e.final()
