@@ -34,39 +34,53 @@ func kernelMemory(fd int32) int {
 	return int(info[received] + info[forward] + info[queued])
 }
 
-// A reader that never reads costs the relay little, however much the other side has to
-// say. The send queue is as a front sets it on its listener.
+// Readers that never read cost the relay little, however much the other side has to say.
+// A burst that came before the relay could know may lie in one receive queue; it does not
+// in most. The send queue is as a front sets it on its listener.
 func TestStalledReaderIsCheap(t *testing.T) {
-	const limit = 600 << 10
+	const limit, limitOfOne, readers = 600 << 10, 1536 << 10, 5
 	for _, up := range []bool{false, true} {
 		t.Run(map[bool]string{false: "down", true: "up"}[up], func(t *testing.T) {
-			stop := make(chan struct{})
-			j := newJourney(t, gateway(t, func(c *net.TCPConn) {
-				readRequest(c)
-				_, _ = io.WriteString(c, accepted)
-				if !up {
-					_, _ = io.Copy(c, neverEnding('x'))
+			sum := 0
+			for range readers {
+				used := stalledReader(t, up)
+				if sum += used; used > limitOfOne {
+					t.Errorf("%d bytes for one reader, want at most %d", used, limitOfOne)
 				}
-				<-stop
-			}))
-			defer close(stop)
-			defer j.engine.Close()
-			control(t, j.job.client, func(fd int) {
-				must(t, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSentLow))
-			})
-			j.open()
-			must(t, j.client.SetDeadline(time.Now().Add(patience)))
-			if up {
-				go func() { _, _ = io.Copy(j.client, neverEnding('x')) }()
 			}
-			until(t, func() bool { return j.memory() > 0 && j.settled() })
-			if used := j.memory(); used > limit {
-				t.Errorf("%d bytes, want at most %d", used, limit)
+			if mean := sum / readers; mean > limit {
+				t.Errorf("%d bytes a reader, want at most %d", mean, limit)
 			} else {
-				t.Logf("%d bytes", used)
+				t.Logf("%d bytes a reader", mean)
 			}
 		})
 	}
+}
+
+// stalledReader is what a tunnel holds whose customer (or, up, whose target) never reads.
+func stalledReader(t *testing.T, up bool) int {
+	t.Helper()
+	stop := make(chan struct{})
+	j := newJourney(t, gateway(t, func(c *net.TCPConn) {
+		readRequest(c)
+		_, _ = io.WriteString(c, accepted)
+		if !up {
+			_, _ = io.Copy(c, neverEnding('x'))
+		}
+		<-stop
+	}))
+	defer close(stop)
+	defer j.engine.Close()
+	control(t, j.job.client, func(fd int) {
+		must(t, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSentLow))
+	})
+	j.open()
+	must(t, j.client.SetDeadline(time.Now().Add(patience)))
+	if up {
+		go func() { _, _ = io.Copy(j.client, neverEnding('x')) }()
+	}
+	until(t, func() bool { return j.memory() > 0 && j.settled() })
+	return j.memory()
 }
 
 func control(t *testing.T, c net.Conn, f func(fd int)) {
