@@ -11,9 +11,9 @@ import (
 //
 //   - at any status: 407, a status outside 100..599 but 999, one that only vendors use (452–455, 466, 490), Bright Data's error fields;
 //   - a redirect to a place that holds a mark;
-//   - 401 with Proxy-Authenticate; 499, 522 and 525 unless a content network signed them;
-//   - from 400: a vendor's or proxy program's error field, Proxy-Status with an error, Proxy-Agent, a proxy program as Server,
-//     Proxy-Connection with no other Server, a mark in a field that would reach the customer.
+//   - 499, 522 and 525 unless a content network signed them;
+//   - from 400: a vendor's or proxy program's error field, Proxy-Status with an error, Proxy-Agent, Proxy-Authenticate, a proxy
+//     program as Server, Proxy-Connection with no other Server, a mark in a field that would reach the customer.
 //
 // What a gateway adds to answers it only forwards (Via, X-Cache, a vendor's timing fields) proves nothing: a target's own 404 through
 // squid stays the target's.
@@ -64,9 +64,6 @@ func byStatus(status int, h http.Header) bool {
 	switch status {
 	case http.StatusProxyAuthRequired, 452, 453, 454, 455, 466, 490:
 		return true
-	case http.StatusUnauthorized:
-		_, ok := h["Proxy-Authenticate"]
-		return ok
 	case 499, 522, 525:
 		return !byContentNetwork(h)
 	}
@@ -90,7 +87,12 @@ func byContentNetwork(h http.Header) bool {
 }
 
 func byProxyFields(h http.Header) bool {
-	if _, ok := h["Proxy-Agent"]; ok || hasErrorParameter(h["Proxy-Status"]) {
+	for _, name := range [...]string{"Proxy-Agent", "Proxy-Authenticate"} {
+		if _, ok := h[name]; ok {
+			return true
+		}
+	}
+	if hasErrorParameter(h["Proxy-Status"]) {
 		return true
 	}
 	switch program(h.Get("Server")) {
