@@ -162,7 +162,7 @@ type troubleLine struct {
 }
 
 // operatorCauses are those that only the operator can do something about.
-var operatorCauses = []string{"auth", "quota", "rate", "threads", "params", "no_exit"}
+var operatorCauses = []string{"auth", "quota", "rate", "threads", "params", "no_exit", "forbidden"}
 
 // checkLog finds each cause where operators look.
 func (r *refusals) checkLog(t *testing.T) {

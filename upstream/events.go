@@ -101,7 +101,7 @@ var advices = map[Cause]string{
 	Cause(vendor.CauseThreads):     "too many connections at once for the vendor's plan: set the gateway's MAX_CONNS to it or ask for more",
 	Cause(vendor.CauseParams):      "the vendor does not understand the login's parameters: check the gateway's VENDOR and templates",
 	Cause(vendor.CauseNoExit):      "the vendor has no exit for what customers ask: nothing is wrong here",
-	CauseForbidden:                 "the vendor does not serve the health target: choose another",
+	CauseForbidden:                 "the vendor does not serve a target: ask him to, or choose another vendor for it",
 	Cause(vendor.CauseTargetDNS):   "the vendor cannot resolve the health target: choose another",
 	Cause(vendor.CauseUnreachable): "the vendor cannot reach the health target: choose another",
 	CauseSlow:                      "the gateway takes much longer than the others: see the vendor's status page or choose a nearer one",
@@ -118,15 +118,17 @@ func (g *gateway) advice(c Cause, err error) string {
 }
 
 // troubleCauses are the refusals that an operator should know of, though a gateway that
-// refuses so is not down. From probeTroubles on they are so of the health target alone:
-// what customers' targets are is not the operator's affair.
+// refuses so is not down. A target that the vendor does not serve is among them: he can
+// open it, or another vendor serves it. From probeTroubles on they are so of the health
+// target alone: which targets of customers do not answer is not the operator's affair.
 var troubleCauses = [...]Cause{
 	CauseAuth, CauseQuota, CauseRate,
 	Cause(vendor.CauseThreads), Cause(vendor.CauseParams), Cause(vendor.CauseNoExit),
-	CauseForbidden, Cause(vendor.CauseTargetDNS), Cause(vendor.CauseUnreachable),
+	CauseForbidden,
+	Cause(vendor.CauseTargetDNS), Cause(vendor.CauseUnreachable),
 }
 
-const probeTroubles = 6
+const probeTroubles = 7
 
 // troubles are what a gateway's answers say to the operator. Attempts note what they
 // see, a goroutine of Run makes events of it.

@@ -72,7 +72,7 @@ func TestWhatIsTrouble(t *testing.T) {
 		"params":            {ConnectError{Cause: Cause(vendor.CauseParams), wishes: true}, true, true},
 		"no exit":           {ConnectError{Cause: Cause(vendor.CauseNoExit), wishes: true}, true, true},
 		"session":           {ConnectError{Cause: Cause(vendor.CauseSession)}, false, false},
-		"forbidden":         {ConnectError{Cause: CauseForbidden}, false, true},
+		"forbidden":         {ConnectError{Cause: CauseForbidden}, true, true},
 		"target's name":     {ConnectError{Cause: Cause(vendor.CauseTargetDNS)}, false, true},
 		"target unreached":  {ConnectError{Cause: Cause(vendor.CauseUnreachable)}, false, true},
 		"server":            {ConnectError{Cause: CauseServer}, false, false},
