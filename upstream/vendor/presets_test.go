@@ -337,3 +337,40 @@ func covers(pattern, name string) bool {
 	}
 	return pattern == name
 }
+
+// The hosts that vendors are known by, besides their gateways, hold a mark.
+func TestKnownHostsAreMarked(t *testing.T) {
+	hosts := map[string][]string{
+		"brightdata": {"geo.brdtest.com", "lumtest.com", "docs.brightdata.com", "zproxy.lum-superproxy.io"},
+		"oxylabs":    {"ip.oxylabs.io", "us-pr.oxylabs.io"},
+		"decodo":     {"ip.decodo.com", "gate.smartproxy.com", "de.decodo.com"},
+		"iproyal":    {"us.proxy.iproyal.com"},
+		"netnut":     {"gw.ntnt.io", "help.netnut.io", "www.netnut.net"},
+		"webshare":   {"ipv4.webshare.io"},
+		"geonode":    {"sg.proxy.geonode.io", "docs.geonode.com"},
+		"evomi":      {"ip.evomi.com", "dcp.evomi.com"},
+		"massive":    {"isp.joinmassive.com"},
+	}
+	for name, list := range hosts {
+		marks := load(t, name).Marks()
+		for _, host := range list {
+			if !slices.ContainsFunc(marks, func(mark string) bool { return strings.Contains(host, mark) }) {
+				t.Errorf("%s: %s holds none of %v", name, host, marks)
+			}
+		}
+	}
+}
+
+// Vendors that have a key for sessions that rather fail than move say so in their presets.
+func TestStrictSessionKeys(t *testing.T) {
+	keys := map[string]string{"oxylabs": "sessid_oneip", "decodo": "session_iplock", "evomi": "hardsession"}
+	for _, p := range vendors(t) {
+		got := ""
+		if s := p.Spec().Session; s != nil {
+			got, _, _ = strings.Cut(s.Strict, ":")
+		}
+		if got != keys[p.Name] {
+			t.Errorf("%s: %q, want %q", p.Name, got, keys[p.Name])
+		}
+	}
+}
