@@ -362,3 +362,16 @@ func TestSilentGatewayIsLeftToTheProbes(t *testing.T) {
 		now = next
 	}
 }
+
+// Relays that started together do not go on probing together.
+func TestIntervalsVary(t *testing.T) {
+	const d = 10 * time.Second
+	least, most := d, d
+	for range 1000 {
+		v := varied(d)
+		least, most = min(least, v), max(most, v)
+	}
+	if least < d*9/10 || most > d*11/10 || least > d*92/100 || most < d*108/100 {
+		t.Errorf("%s to %s", least, most)
+	}
+}
