@@ -64,11 +64,12 @@ func (c *Config) buildGateways(p *problems) {
 	}
 	names := map[string]int{}
 	for n, u := range c.Upstreams {
+		built := len(c.Gateways)
 		c.buildUpstream(n, u, p)
-		if n != len(c.Gateways)-1 {
+		if len(c.Gateways) == built {
 			continue
 		}
-		name := c.Gateways[n].Name
+		name := c.Gateways[built].Name
 		if other, taken := names[name]; taken {
 			p.addf(upstreamPrefix(n)+"NAME", "%q is the name of %s%d already; give each gateway its own", name, "UPSTREAMS_", other)
 		} else {

@@ -299,6 +299,9 @@ func upstreamErrors() []errorCase {
 			`UPSTREAMS_0_URL: missing; write the vendor's gateway as http://user:password@host:port`}},
 		{"same name", with(map[string]string{"UPSTREAMS_0_URL": "http://a.example:1", "UPSTREAMS_1_URL": "http://a.example:2"}), []string{
 			`UPSTREAMS_1_NAME: "a.example" is the name of UPSTREAMS_0 already; give each gateway its own`}},
+		{"same name behind a broken gateway", with(map[string]string{"UPSTREAMS_0_URL": "ftp://b.example:1", "UPSTREAMS_1_URL": "http://a.example:1", "UPSTREAMS_2_URL": "http://a.example:2"}), []string{
+			`UPSTREAMS_0_URL: the scheme is not http, https, socks5 or direct`,
+			`UPSTREAMS_2_NAME: "a.example" is the name of UPSTREAMS_1 already; give each gateway its own`}},
 		{"weight", with(map[string]string{"UPSTREAMS_0_URL": "http://a.example:1", "UPSTREAMS_0_WEIGHT": "0"}), []string{
 			`UPSTREAMS_0_WEIGHT: 0 is not between 1 and 1000`}},
 		{"max conns", with(map[string]string{"UPSTREAMS_0_URL": "http://a.example:1", "UPSTREAMS_0_MAX_CONNS": "-1"}), []string{
