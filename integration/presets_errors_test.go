@@ -115,10 +115,10 @@ func (r *refusals) marks(a upstreamtest.PresetAnswer) []string {
 }
 
 // shows reports whether an answer tells that a gateway made it and not a target: one that is a bare status passes in
-// plain HTTP.
+// plain HTTP, but for the one of a quota, which the customer would take for his own.
 func shows(a upstreamtest.PresetAnswer) bool {
 	return len(a.Header) > 0 || a.Status == http.StatusProxyAuthRequired || strings.ContainsRune(a.Reason, '_') ||
-		a.Body != "" || slices.Contains([]int{466, 490, 522, 525}, a.Status)
+		a.Body != "" || slices.Contains([]int{402, 466, 490, 522, 525}, a.Status)
 }
 
 // try meets one refusal in the three ways that customers have.

@@ -255,6 +255,9 @@ func newVendorRefusal(rule vendor.RuleSpec) vendorRefusal {
 	case rule.Header != "":
 		signs = append(signs, "has "+rule.Header)
 	}
+	if rule.Own {
+		signs = append(signs, "never taken for a target's")
+	}
 	if rule.Body != "" {
 		signs = append(signs, "body holds "+strconv.Quote(rule.Body))
 	}

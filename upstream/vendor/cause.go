@@ -40,7 +40,7 @@ type Answer struct {
 // Verdict is what an answer means.
 type Verdict struct {
 	Cause Cause
-	// Own reports whether more than the status shows that the gateway made the answer
+	// Own reports whether more than the status, or the preset, says that the gateway made the answer
 	// itself, and not a target.
 	Own bool
 	// Advice is a sentence for the operator: what to do; it has no capital and no full

@@ -163,20 +163,22 @@ type rule struct {
 	match  string
 	body   string
 	cause  Cause
+	says   bool // that it is the vendor's own
 	advice string
 }
 
 func makeRule(s *RuleSpec) rule {
 	r := rule{
 		status: s.Status, header: s.Header, match: strings.ToLower(s.Match),
-		body: strings.ToLower(s.Body), cause: s.Cause, advice: s.Advice,
+		body: strings.ToLower(s.Body), cause: s.Cause, says: s.Own, advice: s.Advice,
 	}
 	r.reason, r.prefix = strings.CutSuffix(strings.ToLower(s.Reason), "*")
 	return r
 }
 
-// own reports whether only the vendor himself can have made an answer that matches.
-func (r *rule) own() bool { return r.reason != "" || r.header != "" || r.body != "" }
+// own reports whether only the vendor himself can have made an answer that matches, or
+// that is said of it.
+func (r *rule) own() bool { return r.says || r.reason != "" || r.header != "" || r.body != "" }
 
 func (r *rule) matches(a *Answer) bool {
 	return r.status.has(a.Status) && r.matchesReason(a.Reason) && r.matchesHeader(a.Header) &&

@@ -275,8 +275,8 @@ func TestRefusalsAreReadAsTheirVendorsMeanThem(t *testing.T) {
 			if string(verdict.Cause) != a.Cause {
 				t.Errorf("%s %s: read as %s, means %s", p.Name, a.Name, verdict.Cause, a.Cause)
 			}
-			// A field or reason of the vendor's own tells that no target made the answer.
-			if loud := len(a.Header) > 0 || a.Body != "" || strings.Contains(a.Reason, "_") && p.Name == "dataimpulse"; verdict.Own != loud {
+			// A field or reason of the vendor's own tells that no target made the answer, as does a quota's status.
+			if loud := len(a.Header) > 0 || a.Body != "" || a.Status == 402 || strings.Contains(a.Reason, "_") && p.Name == "dataimpulse"; verdict.Own != loud {
 				t.Errorf("%s %s: the gateway's own: %v, want %v", p.Name, a.Name, verdict.Own, loud)
 			}
 			switch verdict.Cause {

@@ -135,7 +135,10 @@ type RuleSpec struct {
 	Match  string   `yaml:"match"`  // what the field must hold, any case; only with Header
 	Body   string   `yaml:"body"`   // what the body's beginning must hold, any case
 	Cause  Cause    `yaml:"cause"`
-	Advice string   `yaml:"advice"` // instead of the preset's for this cause
+	// Own says that targets hardly ever answer so: an answer to a plain request is taken for
+	// the gateway's, though nothing but its status tells.
+	Own    bool   `yaml:"own"`
+	Advice string `yaml:"advice"` // instead of the preset's for this cause
 }
 
 // LimitSpec are limits of the vendor's, for people.
