@@ -3,8 +3,9 @@
 //
 // One exchange goes through the gate in this order, and each step's refusal is a
 // fixed reply (see the table in outcome.go): shape of the request (400), client
-// address (403), credentials (407), account (403), target (403), the customer's
-// cap and rate (429), room on the relay (503). A CONNECT or a websocket then
+// address (403), credentials (407), account (403), what the username asks of the
+// vendor (400, in words of its own), quota (402), target (403), the customer's cap and
+// rate (429), room on the relay (503). A CONNECT or a websocket then
 // becomes a tunnel (package tunnel); a plain request goes through goproxy with a
 // transport that knows gateways only (package upstream) and is filtered both ways
 // (package masking).
