@@ -264,10 +264,10 @@ func TestTurnIsPassedOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fs := newFlights[int](1)
 		ctx, cancel := context.WithCancel(t.Context())
-		results := make(chan error, 3)
+		left, results := make(chan error, 1), make(chan error, 2)
 		go func() {
 			_, err := fs.do(ctx, keyOf(1), func() (int, bool) { <-ctx.Done(); return 0, false })
-			results <- err
+			left <- err
 		}()
 		synctest.Wait()
 		var order []int
@@ -279,7 +279,7 @@ func TestTurnIsPassedOn(t *testing.T) {
 			synctest.Wait()
 		}
 		cancel()
-		if err := <-results; !errors.Is(err, ErrBusy) || !errors.Is(err, context.Canceled) {
+		if err := <-left; !errors.Is(err, ErrBusy) || !errors.Is(err, context.Canceled) {
 			t.Errorf("who left gets %v", err)
 		}
 		for range 2 {
