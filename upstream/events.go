@@ -85,26 +85,16 @@ func (q *events) deliver(ctx context.Context) {
 	}
 }
 
-// advices are for what no preset speaks of: the connection, and vendors that are not known.
+// advices are for what no preset speaks of: the connection itself. Of all other causes
+// each preset has a sentence.
 var advices = map[Cause]string{
-	CauseResolve:                   "check the gateway's host name and this host's name server",
-	CauseRefused:                   "check the gateway's host and port, and that this host may connect to it",
-	CauseTimeout:                   "the gateway does not answer in time: see the vendor's status page",
-	CauseTLS:                       "check that the gateway speaks TLS on this port, its certificate, and the CA file",
-	CauseClosed:                    "the gateway hangs up instead of answering: check the scheme and the port, then ask the vendor",
-	CauseMalformed:                 "what answers there is no proxy of this scheme: check the scheme and the port",
-	CauseBody:                      "the gateway's answers to CONNECT make no sense: check that it is a proxy",
-	CauseServer:                    "the vendor has trouble of its own: see its status page",
-	CauseAuth:                      "check the gateway's username and password, and whether the vendor wants this host's address on a list",
-	CauseQuota:                     "the balance or traffic at the vendor is used up: top it up",
-	CauseRate:                      "too many requests a second for the vendor's plan: lower the customers' rates or ask for more",
-	Cause(vendor.CauseThreads):     "too many connections at once for the vendor's plan: set the gateway's MAX_CONNS to it or ask for more",
-	Cause(vendor.CauseParams):      "the vendor does not understand the login's parameters: check the gateway's VENDOR and templates",
-	Cause(vendor.CauseNoExit):      "the vendor has no exit for what customers ask: nothing is wrong here",
-	CauseForbidden:                 "the vendor does not serve a target: ask him to, or choose another vendor for it",
-	Cause(vendor.CauseTargetDNS):   "the vendor cannot resolve the health target: choose another",
-	Cause(vendor.CauseUnreachable): "the vendor cannot reach the health target: choose another",
-	CauseSlow:                      "the gateway takes much longer than the others: see the vendor's status page or choose a nearer one",
+	CauseResolve:   "check the gateway's host name and this host's name server",
+	CauseRefused:   "check the gateway's host and port, and that this host may connect to it",
+	CauseTLS:       "check that the gateway speaks TLS on this port, its certificate, and the CA file",
+	CauseClosed:    "the gateway hangs up instead of answering: check the scheme and the port, then ask the vendor",
+	CauseMalformed: "what answers there is no proxy of this scheme: check the scheme and the port",
+	CauseBody:      "the gateway's answers to CONNECT make no sense: check that it is a proxy",
+	CauseSlow:      "the gateway takes much longer than the others: see the vendor's status page or choose a nearer one",
 }
 
 // advice says what to do about a cause: what the vendor's preset says, or what holds for
