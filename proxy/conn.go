@@ -50,6 +50,8 @@ type frontConn struct {
 	prepared bool
 	stream   net.Conn // what HTTP is spoken on: raw, a *rest, or a *tls.Conn
 	client   netip.AddrPort
+	in       incoming
+	order    []string // see fieldOrder
 	phase    atomic.Int32
 	close    sync.Once
 
@@ -100,16 +102,8 @@ func (c *frontConn) Read(b []byte) (int, error) {
 			return 0, io.EOF
 		}
 	}
-	if c.aheadOfRequest(b) {
-		c.requestRead()
-		return 0, nil
-	}
-	n, err := c.stream.Read(b)
-	if n > 0 {
-		c.phase.CompareAndSwap(int32(phaseWaiting), int32(phaseHead))
-		return n, err
-	}
-	if err != nil && c.at() == phaseHead && errors.Is(err, os.ErrDeadlineExceeded) {
+	n, err := c.readMessage(b)
+	if n == 0 && err != nil && c.at() == phaseHead && errors.Is(err, os.ErrDeadlineExceeded) {
 		c.answer(HeadTimeout)
 	}
 	return n, err
@@ -301,7 +295,8 @@ func (c *frontConn) holding() bool {
 // this wrapper, and the bytes that were read too far. net/http has let go of it already.
 func (c *frontConn) handOver(buffered []byte, t *tunnelExchange) (stream net.Conn, early []byte) {
 	c.setPhase(phaseOver)
-	early = buffered
+	early = append(buffered, c.in.unread...)
+	c.in.unread = nil
 	stream = c.stream
 	if r, ok := stream.(*rest); ok {
 		more, _ := io.ReadAll(r.head) // from memory
@@ -321,7 +316,8 @@ func (c *frontConn) handOver(buffered []byte, t *tunnelExchange) (stream net.Con
 
 // handled ends the goroutine's part in the connection, if net/http does not go on with it.
 func (c *frontConn) handled() {
-	c.current = nil
+	c.current, c.order = nil, nil
+	c.in.dropHead()
 	if c.hijacked {
 		c.server.serving.Done()
 	}
@@ -369,7 +365,9 @@ func (s *Server) stateChanged(conn net.Conn, state http.ConnState) {
 	}
 	switch state {
 	case http.StateActive:
-		c.setPhase(phaseJudged)
+		if c.at() != phaseOver { // or a head was refused before net/http had all of it
+			c.setPhase(phaseJudged)
+		}
 	case http.StateHijacked:
 		c.hijacked = true
 	case http.StateClosed:

@@ -56,7 +56,7 @@ func (h *handler) roundTrip(r *http.Request, _ *goproxy.ProxyCtx) (*http.Respons
 	}
 	w := x.plain
 	request := upstream.PlainRequest{
-		Request: r, Authorization: x.who.authorization, Route: x.route, Key: x.who.key, Idle: h.server.config.IdleTimeout,
+		Request: r, Authorization: x.who.authorization, Route: x.route, Key: x.who.key, Order: x.conn.fieldOrder(), Idle: h.server.config.IdleTimeout,
 	}
 	if r.ProtoAtLeast(1, 1) {
 		request.Informational = w.informational

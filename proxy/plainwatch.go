@@ -39,19 +39,11 @@ func (c *frontConn) watched(parent context.Context) (ctx context.Context, stop f
 	}
 }
 
-// aheadOfRequest reports whether a read is net/http's ahead of the next request, and
-// one that a watch stands in for. It is one of a single byte once the head was read:
-// no other one is.
+// aheadOfRequest reports whether a read is net/http's ahead of the next request: one of a
+// single byte, between the request's end and its answer's.
 func (c *frontConn) aheadOfRequest(b []byte) bool {
-	if p := c.at(); len(b) != 1 || p != phaseJudged && p != phaseHandling || !canWatch {
-		return false
-	}
-	switch s := c.stream.(type) {
-	case *rest:
-		return s.Conn == c.raw && s.head.Len() == 0
-	default:
-		return s == c.raw
-	}
+	p := c.at()
+	return len(b) == 1 && c.in.state == atStart && (p == phaseJudged || p == phaseHandling)
 }
 
 // requestRead notes that all of the request has been read: what comes now is an end, or

@@ -80,6 +80,9 @@ func (w *plainWriter) WriteHeader(status int) {
 			header[name] = nil // net/http adds none
 		}
 	}
+	if !w.r.ProtoAtLeast(1, 1) {
+		header["Connection"] = []string{"close"} // a proxy keeps none of those (RFC 9112 §9.3)
+	}
 	if w.body != nil && !w.body.isWhole() {
 		// An answer that comes before the body has: what is left of the body must not be
 		// taken for the next request, nor be eaten by net/http, which it does before an

@@ -68,6 +68,10 @@ type PlainRequest struct {
 	Route *Route
 	// Key keeps connections apart: requests of different keys never share one.
 	Key string
+	// Order are the names of the customer's field lines, as he spelled and ordered them; the
+	// request leaves like that. It is a hint: what is sent, and with which values, stands in
+	// Request alone. nil = any order.
+	Order []string
 	// Idle is how long the answer's body may pause. Reads then fail with
 	// os.ErrDeadlineExceeded. 0 = no limit.
 	Idle time.Duration
