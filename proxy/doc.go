@@ -24,6 +24,14 @@
 // head is awaited has no goroutine. FuzzParseConnect holds it to net/http: what it takes
 // is read there with the same content, and what is refused there it never takes.
 //
+// What net/http reads passes incoming first, which is stricter: bare LF, folded lines, two
+// framings and whatever else two readers could take differently is refused with 400 (RFC
+// 9112 §11.2), chunked bodies are read byte for byte, and net/http gets one message at a
+// time. One empty line before a request is skipped; chunk extensions are dropped, as are
+// trailers that were not announced; Host need not agree with an absolute-form, as the
+// target's leaves in its place; "Upgrade: h2c" is dropped. A CONNECT may lack Host. A
+// connection of HTTP/1.0 carries one request. FuzzIncoming holds it to http.ReadRequest.
+//
 // goproxy is set up to fail closed: it never dials, never tunnels, never
 // intercepts, and never writes an error text of its own. net/http's own error
 // replies (400, 431, 417, 505) are replaced on the connection that it writes them

@@ -38,6 +38,7 @@ func testHeadsThatAreRefused(t *testing.T) {
 		{"two lengths", "POST http://target.test/ HTTP/1.1\r\nHost: target.test\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", BadRequest},
 		{"bad length", "POST http://target.test/ HTTP/1.1\r\nHost: target.test\r\nContent-Length: -1\r\n\r\n", BadRequest},
 		{"huge head", "GET http://target.test/ HTTP/1.1\r\nHost: target.test\r\n" + long + "\r\n", HeadTooLarge},
+		{"10,000 lines", "GET http://target.test/ HTTP/1.1\r\nHost: target.test\r\n" + strings.Repeat("X: y\r\n", 10_000) + "\r\n", HeadTooLarge},
 		{"huge line", "GET http://target.test/" + strings.Repeat("p", 60_000) + " HTTP/1.1\r\nHost: target.test\r\n\r\n", HeadTooLarge},
 
 		{"origin-form", "GET / HTTP/1.1\r\nHost: target.test\r\n" + login() + "\r\n", BadRequest},

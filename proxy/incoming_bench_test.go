@@ -40,8 +40,10 @@ func benchmarkPlain(b *testing.B, request []byte) {
 	must(b, err)
 	var serving sync.WaitGroup
 	serving.Go(func() { plainly(gateway, &serving) })
-	defer serving.Wait()
-	defer func() { _ = gateway.Close() }()
+	b.Cleanup(func() { // behind the relay's end, which closes its connections
+		_ = gateway.Close()
+		serving.Wait()
+	})
 	s := benchServer(b, "http://u:p@"+gateway.Addr().String(), false)
 	const answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 	b.ReportAllocs()

@@ -119,7 +119,14 @@ func (g *recorder) left() (asked []string, raw string, wrong []error) {
 func recorderRig(t *testing.T) (*rig, *recorder) {
 	t.Helper()
 	g := startRecorder(t)
-	r := newRig(t, setup{gateways: []upstream.GatewayConfig{{Name: "gateway", URL: "http://" + vendorUsername + ":vendorpw@" + g.l.Addr().String()}}})
+	r := newRig(t, setup{
+		gateways: []upstream.GatewayConfig{{Name: "gateway", URL: "http://" + vendorUsername + ":vendorpw@" + g.l.Addr().String()}},
+		config: func(c *Config) {
+			var err error
+			c.Targets, err = NewTargets(TargetsConfig{DenyHosts: []string{"denied.example"}})
+			must(t, err)
+		},
+	})
 	return r, g
 }
 
