@@ -31,6 +31,8 @@ func (h *handler) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 func (h *handler) outgoing(ctx context.Context, r *http.Request, w *plainWriter) *http.Request {
 	out := r.WithContext(ctx)
 	out.Header = maps.Clone(r.Header) // the mask takes fields out and leaves their lines alone
+	w.order = w.x.conn.fieldOrder()
+	dropAdded(out.Header, w.order)
 	h.server.config.Policy.Request(out.Header)
 	out.Close = false // the customer's connection, not ours to the gateway
 	out.Host = r.URL.Host
@@ -56,7 +58,7 @@ func (h *handler) roundTrip(r *http.Request, _ *goproxy.ProxyCtx) (*http.Respons
 	}
 	w := x.plain
 	request := upstream.PlainRequest{
-		Request: r, Authorization: x.who.authorization, Route: x.route, Key: x.who.key, Order: x.conn.fieldOrder(), Idle: h.server.config.IdleTimeout,
+		Request: r, Authorization: x.who.authorization, Route: x.route, Key: x.who.key, Order: w.order, Idle: h.server.config.IdleTimeout,
 	}
 	if r.ProtoAtLeast(1, 1) {
 		request.Informational = w.informational

@@ -31,6 +31,7 @@ type plainWriter struct {
 	control *http.ResponseController
 	cancel  context.CancelFunc // ends an upgrade's request to the upstream; nil for others
 	body    *requestBody       // nil = none; set before the request goes out
+	order   []string           // of the request's field lines; nil = not known
 	left    func() error       // why the exchange is over before its time; nil = it is not
 	gone    <-chan struct{}    // closed when it is over
 	ready   bool               // the first of the answer's body is there

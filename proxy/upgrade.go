@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"maskrelay/proxy/tunnel"
@@ -96,7 +95,8 @@ type upgradeAnswer struct {
 	reader   *bufio.Reader
 }
 
-// handshake sends the request in origin-form and reads the target's head.
+// handshake sends the request in origin-form, in the customer's order and spelling, and
+// reads the target's head.
 func (h *handler) handshake(ctx context.Context, conn *upstream.Conn, r *http.Request) (upgradeAnswer, error) {
 	_ = conn.SetDeadline(time.Now().Add(h.server.config.ConnectTimeout))
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
@@ -104,8 +104,14 @@ func (h *handler) handshake(ctx context.Context, conn *upstream.Conn, r *http.Re
 	out := r.Clone(ctx)
 	out.Host, out.RequestURI, out.Close, out.Body = r.URL.Host, "", false, nil
 	out.URL = rawURL(r)
+	order := frontOf(r.Context()).fieldOrder()
+	dropAdded(out.Header, order)
 	h.server.config.Policy.UpgradeRequest(out.Header)
-	if err := writeHead(conn, out); err != nil {
+	head, err := upstream.AppendHandshake(nil, out, order)
+	if err != nil {
+		return upgradeAnswer{}, err
+	}
+	if _, err := conn.Write(head); err != nil {
 		return upgradeAnswer{}, err
 	}
 	limited := &io.LimitedReader{R: io.MultiReader(bytes.NewReader(conn.Early), conn.Conn), N: maxUpgradeHead}
@@ -119,24 +125,6 @@ func (h *handler) handshake(ctx context.Context, conn *upstream.Conn, r *http.Re
 	}
 	limited.N = 1 << 62 // the head is over
 	return upgradeAnswer{response, reader}, nil
-}
-
-// writeHead writes the request's head in origin-form: what follows the host in the
-// customer's request target, byte for byte.
-func writeHead(w io.Writer, r *http.Request) error {
-	path := "/" + strings.SplitN(r.URL.Opaque, "/", 4)[3] // "//host/path"
-	if r.URL.RawQuery != "" || r.URL.ForceQuery {
-		path += "?" + r.URL.RawQuery
-	}
-	var b bytes.Buffer
-	b.WriteString("GET " + path + " HTTP/1.1\r\nHost: " + r.Host + "\r\n")
-	framing := map[string]bool{"Host": true, "Content-Length": true, "Transfer-Encoding": true, "Trailer": true}
-	if err := r.Header.WriteSubset(&b, framing); err != nil {
-		return err
-	}
-	b.WriteString("\r\n")
-	_, err := w.Write(b.Bytes())
-	return err
 }
 
 // upgradeRefused passes the target's answer on as a plain response.

@@ -163,7 +163,7 @@ func (t *Transport) once(ctx context.Context, g *gateway, r *PlainRequest) (*Pla
 	head := headBuffers.Get().(*[]byte)
 	defer func() { putHeadBuffer(head) }()
 	var err error
-	if *head, err = appendRequest((*head)[:0], r.Request, key.login, form); err != nil {
+	if *head, err = appendRequest((*head)[:0], &requestHead{r.Request, key.login, form, r.Order}); err != nil {
 		return nil, &ConnectError{Phase: PhaseRequest, Cause: CauseMalformed, Err: err}
 	}
 	response, failure := t.send(ctx, key, r, *head)

@@ -33,53 +33,75 @@ const (
 	absoluteForm   requestForm = iota // to a gateway
 	originForm                        // to the target, through a tunnel
 	originFormOnce                    // to the target itself, which closes after its answer
+	handshakeForm                     // to the target, through a tunnel, which is to become another protocol's
 )
 
-// appendRequest appends the request's head, for a gateway with the login, if any. Host
-// comes first, then User-Agent, the framing and the login, then the rest by name. There
-// is exactly one framing, ours.
-func appendRequest(b []byte, r *http.Request, login string, form requestForm) ([]byte, error) {
-	if !httpguts.ValidHeaderFieldName(r.Method) || !validValue(r.Host) || r.Host == "" || !httpguts.ValidHostHeader(r.Host) {
+// requestHead is what a request's head is made of.
+type requestHead struct {
+	*http.Request
+	login string // for a gateway, if any
+	form  requestForm
+	order []string // see PlainRequest.Order
+}
+
+// AppendHandshake appends the head of a websocket handshake, to be sent to the target itself
+// through a tunnel: every field of r.Header, Connection and Upgrade among them, and Host. r
+// and order are as in PlainRequest. It fails if the head cannot be written so that it has
+// one reading.
+func AppendHandshake(b []byte, r *http.Request, order []string) ([]byte, error) {
+	return appendRequest(b, &requestHead{Request: r, form: handshakeForm, order: order})
+}
+
+// appendRequest appends the head. There is exactly one framing, ours. Without an order Host
+// comes first, then User-Agent, the framing and the login, then the rest by name.
+func appendRequest(b []byte, h *requestHead) ([]byte, error) {
+	if !httpguts.ValidHeaderFieldName(h.Method) || !validValue(h.Host) || h.Host == "" || !httpguts.ValidHostHeader(h.Host) {
 		return b, errRequest
 	}
-	b = append(append(b, r.Method...), ' ')
+	b = append(append(b, h.Method...), ' ')
 	start := len(b)
-	b = appendTarget(b, r.URL, form)
+	b = appendTarget(b, h.URL, h.form)
 	if slices.ContainsFunc(b[start:], func(c byte) bool { return c <= ' ' || c == 0x7f }) || len(b) == start {
 		return b, errRequest
 	}
 	b = append(b, " HTTP/1.1\r\n"...)
-	b = appendField(b, "Host", r.Host)
-	for _, agent := range r.Header["User-Agent"] {
+	var err error
+	if h.order != nil {
+		b, err = h.appendOrdered(b)
+	} else {
+		b, err = h.appendSorted(b)
+	}
+	if err != nil {
+		return b, err
+	}
+	return append(b, "\r\n"...), nil
+}
+
+// appendSorted appends the field lines of a request whose order is not known.
+func (h *requestHead) appendSorted(b []byte) ([]byte, error) {
+	b = appendField(b, "Host", h.Host)
+	for _, agent := range h.Header["User-Agent"] {
 		if !validValue(agent) {
 			return b, errRequest
 		}
 		b = appendField(b, "User-Agent", agent)
 	}
 	var err error
-	if b, err = appendFraming(b, r); err != nil {
-		return b, err
-	}
-	switch {
-	case form == originFormOnce:
-		b = append(b, "Connection: close\r\n"...)
-	case form == absoluteForm && login != "":
-		if !validValue(login) {
-			return b, errRequest
+	for own := framingPlace; own <= loginPlace; own <<= 1 {
+		if b, err = h.appendOwn(b, own, ""); err != nil {
+			return b, err
 		}
-		b = appendField(b, "Proxy-Authorization", login)
 	}
-	if b, err = appendFields(b, r.Header, ownFields); err != nil {
-		return b, err
-	}
-	return append(b, "\r\n"...), nil
+	return appendFields(b, h.Header, func(name string) bool { return name == "User-Agent" || h.owns(name) })
 }
 
-// ownFields are written by appendRequest itself, or by nobody.
-func ownFields(name string) bool {
+// owns reports whether a field, by its canonical name, is written by appendOwn or by nobody.
+func (h *requestHead) owns(name string) bool {
 	switch name {
-	case "Host", "User-Agent", "Content-Length", "Transfer-Encoding", "Trailer", "Proxy-Authorization", "Connection":
+	case "Host", "Content-Length", "Transfer-Encoding", "Trailer", "Proxy-Authorization":
 		return true
+	case "Connection":
+		return h.form != handshakeForm
 	}
 	return false
 }
@@ -105,33 +127,79 @@ func appendTarget(b []byte, u *url.URL, form requestForm) []byte {
 	return b
 }
 
-// appendFraming appends how the request's body ends. A method that usually has one
-// says so if there is none (RFC 9110 §8.6).
-func appendFraming(b []byte, r *http.Request) ([]byte, error) {
-	switch {
-	case !hasBody(r):
-		switch r.Method {
-		case http.MethodPost, http.MethodPut, http.MethodPatch:
-			return append(b, "Content-Length: 0\r\n"...), nil
+// ownPlace is a field of ours, and its place among the customer's. They are bits.
+type ownPlace uint8
+
+const (
+	hostPlace ownPlace = 1 << iota
+	framingPlace
+	trailerPlace
+	connectionPlace
+	loginPlace
+)
+
+// appendOwn appends the line of a field of ours, if there is one; spelled is what the
+// customer wrote in its place, empty for nothing.
+func (h *requestHead) appendOwn(b []byte, own ownPlace, spelled string) ([]byte, error) {
+	switch own {
+	case hostPlace:
+		return appendField(b, spelling("Host", spelled), h.Host), nil
+	case framingPlace:
+		return h.appendFraming(b, spelled), nil
+	case trailerPlace:
+		return h.appendTrailer(b, spelled)
+	case connectionPlace:
+		if h.form == originFormOnce {
+			b = appendField(b, spelling("Connection", spelled), "close")
 		}
-		return b, nil
-	case r.ContentLength > 0:
-		b = append(b, "Content-Length: "...)
-		return append(strconv.AppendInt(b, r.ContentLength, 10), "\r\n"...), nil
+	case loginPlace:
+		if h.form != absoluteForm || h.login == "" {
+			return b, nil
+		}
+		if !validValue(h.login) {
+			return b, errRequest
+		}
+		b = appendField(b, "Proxy-Authorization", h.login)
 	}
-	b = append(b, "Transfer-Encoding: chunked\r\n"...)
-	if len(r.Trailer) == 0 {
+	return b, nil
+}
+
+// appendFraming appends how the request's body ends: what the customer said must not
+// matter. A method that usually has a body says so if there is none (RFC 9110 §8.6), of
+// another's request only what the customer has said himself.
+func (h *requestHead) appendFraming(b []byte, spelled string) []byte {
+	switch {
+	case hasBody(h.Request) && h.ContentLength <= 0:
+		return appendField(b, framingSpelling("Transfer-Encoding", spelled), "chunked")
+	case !hasBody(h.Request) && !strings.EqualFold(spelled, "Content-Length") && (h.order != nil || !usuallyHasBody(h.Method)):
+		return b
+	}
+	var length int64
+	if hasBody(h.Request) {
+		length = h.ContentLength
+	}
+	b = append(append(b, framingSpelling("Content-Length", spelled)...), ": "...)
+	return append(strconv.AppendInt(b, length, 10), "\r\n"...)
+}
+
+func usuallyHasBody(method string) bool {
+	return method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch
+}
+
+// appendTrailer announces the trailers of a chunked body.
+func (h *requestHead) appendTrailer(b []byte, spelled string) ([]byte, error) {
+	if len(h.Trailer) == 0 || !hasBody(h.Request) || h.ContentLength > 0 {
 		return b, nil
 	}
-	names := make([]string, 0, len(r.Trailer))
-	for name := range r.Trailer {
+	names := make([]string, 0, len(h.Trailer))
+	for name := range h.Trailer {
 		if !validTrailer(name) {
 			return b, errRequest
 		}
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	return appendField(b, "Trailer", strings.Join(names, ",")), nil
+	return appendField(b, spelling("Trailer", spelled), strings.Join(names, ",")), nil
 }
 
 // validTrailer reports whether a field may stand in a trailer section.

@@ -64,20 +64,21 @@ var requestTests = map[string]struct {
 	}},
 }
 
-func TestRequestHead(t *testing.T) {
-	base := func() *http.Request {
-		return &http.Request{
-			Method: "GET", Host: "target.example", URL: &url.URL{Scheme: "http", Host: "target.example", Path: "/a b", RawQuery: "q=1"},
-			Header: http.Header{},
-		}
+func plainGet() *http.Request {
+	return &http.Request{
+		Method: "GET", Host: "target.example", URL: &url.URL{Scheme: "http", Host: "target.example", Path: "/a b", RawQuery: "q=1"},
+		Header: http.Header{},
 	}
+}
+
+func TestRequestHead(t *testing.T) {
 	for name, test := range requestTests {
 		t.Run(name, func(t *testing.T) {
-			r := base()
+			r := plainGet()
 			if test.edit != nil {
 				test.edit(r)
 			}
-			b, err := appendRequest(nil, r, test.login, test.form)
+			b, err := appendRequest(nil, &requestHead{r, test.login, test.form, nil})
 			if test.want == "" {
 				if !errors.Is(err, errRequest) {
 					t.Errorf("got %q, %v; want it refused", b, err)
