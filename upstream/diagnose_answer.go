@@ -37,7 +37,7 @@ func parseHeard(b []byte) *http11Answer {
 			head = b[:size]
 		}
 		a := parseAnswerHead(head)
-		if a.status == 0 || size == 0 || a.status >= 200 || size == len(b) {
+		if a.status == 0 || size == 0 || a.status >= 200 || a.status == http.StatusSwitchingProtocols || size == len(b) {
 			if size > 0 {
 				a.body = string(b[size:])
 			}

@@ -3,6 +3,8 @@ package upstream
 import (
 	"bytes"
 	"errors"
+	"net/textproto"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -43,19 +45,32 @@ func refusal(g *gateway, status int, head, body []byte) *ConnectError {
 // reasonOf is the reason phrase of a status line that parseStatusLine took.
 func reasonOf(line []byte) string {
 	const before = "HTTP/1.x 200 "
-	return string(bytes.TrimSpace(line[min(len(before), len(line)):]))
+	return string(textproto.TrimBytes(line[min(len(before), len(line)):]))
 }
 
-// fieldOf is the first value of a field among the lines of a head, "" without it.
+// fieldOf is the first value of a field among the lines of a head, as parseFields has it, ""
+// without the field.
 func fieldOf(fields []byte, name string) string {
 	for len(fields) > 0 {
 		var line []byte
 		line, fields, _ = bytes.Cut(fields, []byte("\n"))
 		if len(line) > len(name) && line[len(name)] == ':' && strings.EqualFold(string(line[:len(name)]), name) {
-			return string(bytes.TrimSpace(line[len(name)+1:]))
+			return string(unfold(line[len(name)+1:], fields))
 		}
 	}
 	return ""
+}
+
+// unfold is a field's value with the lines that continue it, joined with spaces (RFC 9112
+// §5.2). Hardly any are.
+func unfold(value, rest []byte) []byte {
+	value = textproto.TrimBytes(value)
+	for len(rest) > 0 && (rest[0] == ' ' || rest[0] == '\t') {
+		var more []byte
+		more, rest, _ = bytes.Cut(rest, []byte("\n"))
+		value = slices.Concat(value, []byte(" "), textproto.TrimBytes(more))
+	}
+	return textproto.TrimBytes(value)
 }
 
 // replyScan looks through an answer that comes in pieces. It never looks at a line

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/textproto"
 	"strings"
 	"sync"
 	"time"
@@ -182,7 +183,7 @@ func (t *Transport) gatewayMade(g *gateway, r *PlainResponse) *ConnectError {
 	_, reason, _ := strings.Cut(r.Status, " ")
 	came := r.body.x.in.buffered()
 	cause, verdict := g.classify(vendor.Answer{
-		Status: r.StatusCode, Reason: reason, Header: r.Header.Get, Body: came[:min(len(came), maxClassified)],
+		Status: r.StatusCode, Reason: textproto.TrimString(reason), Header: r.Header.Get, Body: came[:min(len(came), maxClassified)],
 	})
 	if made := t.pool.options.GatewayMade; !verdict.Own && (made == nil || !made(r.Response)) {
 		return nil
