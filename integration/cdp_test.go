@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -34,14 +35,18 @@ type message struct {
 	} `json:"error,omitempty"`
 }
 
-// startBrowser starts Chromium with a proxy. events is called for each event, from the reading goroutine, so it must not wait for an answer.
+// startBrowser starts Chromium with a proxy, without one for an empty address. events is called for each event, from the reading goroutine, so it must not wait for an answer.
 func startBrowser(t *testing.T, proxy string, events func(*browser, message)) *browser {
 	t.Helper()
 	program := lab.Need(t, "chromium")[0]
+	ways := []string{"--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"} // its own requests stay here
+	if proxy != "" {
+		ways = []string{"--proxy-server=http://" + proxy, "--proxy-bypass-list=<-loopback>"}
+	}
 	args := []string{"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
 		"--disable-component-update", "--disable-sync", "--disable-default-apps", "--disable-extensions", "--remote-debugging-pipe",
-		"--user-data-dir=" + openDir(t), "--proxy-server=http://" + proxy, "--proxy-bypass-list=<-loopback>", "about:blank"}
-	cmd := exec.Command(program, args...)
+		"--user-data-dir=" + openDir(t)}
+	cmd := exec.Command(program, slices.Concat(args, ways, []string{"about:blank"})...)
 	fromUs, toBrowser, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
