@@ -41,12 +41,13 @@ type frontConn struct {
 	server   *Server
 	listener *listener
 
-	hijacked bool        // its handler is the last that net/http calls, and says so itself
-	lingers  bool        // a closing reply was written, let it arrive
-	aborted  bool        // an answer broke off: the end must not look orderly
-	leaving  atomic.Bool // a request's body is left unread
-	unnamed  atomic.Bool // the next write begins with a status that net/http has no phrase for
-	current  *exchange   // that a handler runs for
+	hijacked bool                        // its handler is the last that net/http calls, and says so itself
+	lingers  bool                        // a closing reply was written, let it arrive
+	aborted  bool                        // an answer broke off: the end must not look orderly
+	leaving  atomic.Bool                 // a request's body is left unread
+	unnamed  atomic.Bool                 // the next write begins with a status that net/http has no phrase for
+	ordered  atomic.Pointer[answerOrder] // of the head that is written next; nil = as net/http has it
+	current  *exchange                   // that a handler runs for
 	prepared bool
 	stream   net.Conn // what HTTP is spoken on: raw, a *rest, or a *tls.Conn
 	client   netip.AddrPort
@@ -158,10 +159,10 @@ func (c *frontConn) readProxyHeader() error {
 func (c *frontConn) Write(b []byte) (int, error) {
 	switch c.at() {
 	case phaseHandling:
-		if c.unnamed.Swap(false) {
-			return c.writeUnnamed(b)
+		if a := c.ordered.Load(); a != nil {
+			return c.writeOrdered(a, b)
 		}
-		return c.stream.Write(b)
+		return c.writeHandled(b)
 	case phaseOver:
 		return 0, net.ErrClosed
 	}
@@ -171,6 +172,14 @@ func (c *frontConn) Write(b []byte) (int, error) {
 	}
 	c.answer(outcome)
 	return len(b), nil
+}
+
+// writeHandled writes what a handler has said.
+func (c *frontConn) writeHandled(b []byte) (int, error) {
+	if c.unnamed.Swap(false) {
+		return c.writeUnnamed(b)
+	}
+	return c.stream.Write(b)
 }
 
 // writeUnnamed takes net/http's own phrase, "status code 520", out of a status line.

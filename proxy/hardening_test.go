@@ -205,7 +205,7 @@ func testStatusWithoutAPhrase(t *testing.T) {
 		"HTTP/1.1 520 Web Server Returned an Unknown Error\r\nServer: cloudflare\r\nContent-Length: %d\r\n\r\n%s", len(body), body))}})
 	c := r.dial()
 	c.send(request("GET", "http://shop.example/"))
-	c.expect(fmt.Sprintf("HTTP/1.1 520 \r\nContent-Length: %d\r\nServer: cloudflare\r\n\r\n%s", len(body), body))
+	c.expect(fmt.Sprintf("HTTP/1.1 520 \r\nServer: cloudflare\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
 }
 
 // A malformed body is the customer's fault, and his reply says so.

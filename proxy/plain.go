@@ -77,7 +77,7 @@ func (h *handler) roundTrip(r *http.Request, _ *goproxy.ProxyCtx) (*http.Respons
 	policy := w.policy(response.StatusCode)
 	policy.Response(response.Header)
 	policy.Trailer(response.Trailer)
-	w.ready = response.Ready()
+	w.ready, w.came.names = response.Ready(), response.Order
 	response.Body = &responseBody{ReadCloser: response.Body, response: response.Response, trailers: response.Trailers, w: w}
 	return response.Response, nil
 }

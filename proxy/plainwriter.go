@@ -32,6 +32,7 @@ type plainWriter struct {
 	cancel  context.CancelFunc // ends an upgrade's request to the upstream; nil for others
 	body    *requestBody       // nil = none; set before the request goes out
 	order   []string           // of the request's field lines; nil = not known
+	came    answerOrder        // of the answer's; without names it is not known
 	left    func() error       // why the exchange is over before its time; nil = it is not
 	gone    <-chan struct{}    // closed when it is over
 	ready   bool               // the first of the answer's body is there
@@ -96,6 +97,9 @@ func (w *plainWriter) WriteHeader(status int) {
 	}
 	w.extend()
 	w.x.conn.unnamed.Store(http.StatusText(status) == "")
+	if len(w.came.names) > 0 {
+		w.x.conn.ordered.Store(&w.came)
+	}
 	w.ResponseWriter.WriteHeader(status)
 	switch {
 	case w.length < 0 && !w.ready:

@@ -86,7 +86,9 @@ type PlainRequest struct {
 // PlainResponse is an answer. Its Trailer holds the names that were announced.
 type PlainResponse struct {
 	*http.Response
-	body *answerBody
+	// Order are the names of the answer's field lines, as it spelled and ordered them.
+	Order []string
+	body  *answerBody
 }
 
 // Trailers returns the trailer fields. It must not be called before a Read of the body

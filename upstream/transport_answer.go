@@ -58,6 +58,7 @@ type answerHead struct {
 	reason string // what follows the status code and its space
 	minor  int    // of the version, HTTP/1.minor
 	header http.Header
+	order  []string // the names of its field lines, as spelled
 }
 
 // parseAnswer takes a head apart. It is stricter than net/http where two readers could
@@ -85,7 +86,7 @@ func parseAnswer(b []byte) (answerHead, error) {
 	if len(line) > 13 {
 		h.reason = line[13:]
 	}
-	h.header, err = parseFields(rest)
+	h.header, h.order, err = parseFields(rest)
 	return h, err
 }
 
@@ -95,15 +96,16 @@ func nextLine(s string) (line, rest string) {
 	return strings.TrimSuffix(line, "\r"), rest
 }
 
-// parseFields reads field lines up to an empty one.
-func parseFields(rest string) (http.Header, error) {
+// parseFields reads field lines up to an empty one. order are their names, as spelled.
+func parseFields(rest string) (header http.Header, order []string, err error) {
 	lines := strings.Count(rest, "\n")
-	header := make(http.Header, lines)
-	values := make([]string, 0, lines) // one array for all
+	header = make(http.Header, lines)
+	values := make([]string, 2*lines) // one array for all, and for the names
+	order, values = values[lines:lines], values[:0:lines]
 	for first := true; ; first = false {
 		var line string
 		if line, rest = nextLine(rest); line == "" {
-			return header, nil
+			return header, order, nil
 		}
 		for rest != "" && (rest[0] == ' ' || rest[0] == '\t') {
 			var more string
@@ -112,14 +114,15 @@ func parseFields(rest string) (http.Header, error) {
 		}
 		name, value, ok := strings.Cut(line, ":")
 		if !ok || first && (line[0] == ' ' || line[0] == '\t') {
-			return nil, errAnswerField
+			return nil, nil, errAnswerField
 		}
 		if !httpguts.ValidHeaderFieldName(name) {
 			if looksLikeFraming(name) {
-				return nil, errAnswerField
+				return nil, nil, errAnswerField
 			}
 			continue
 		}
+		order = append(order, name)
 		name = textproto.CanonicalMIMEHeaderKey(name)
 		value = textproto.TrimString(value)
 		if earlier, ok := header[name]; ok {

@@ -209,7 +209,7 @@ func (b *answerBody) readTrailer() error {
 	if section.Len() == 0 {
 		return nil
 	}
-	came, err := parseFields(section.String())
+	came, _, err := parseFields(section.String())
 	if err != nil {
 		return errAnswerTrailer
 	}

@@ -110,7 +110,7 @@ func (x *plainExchange) begin(head *answerHead) error {
 		x.response.Proto = "HTTP/1.0"
 	}
 	x.body = answerBody{x: x, framing: f, left: f.length, trailer: trailers.Clone()}
-	x.answer = PlainResponse{Response: &x.response, body: &x.body}
+	x.answer = PlainResponse{Response: &x.response, Order: head.order, body: &x.body}
 	if f.length == 0 && !f.chunked {
 		x.end(true)
 		return nil
