@@ -62,21 +62,42 @@ func appendInOrder(b, head []byte, names []string) []byte {
 	b = append(b, head[:first]...)
 	var room [32]sameName
 	fields := sameNames(room[:0], head[first:])
-	slices.SortStableFunc(fields, func(x, y sameName) int { return bytes.Compare(x.name, y.name) })
+	if len(fields) > fewFields {
+		slices.SortStableFunc(fields, func(x, y sameName) int { return bytes.Compare(x.name, y.name) })
+	}
 	for _, name := range names {
-		i, ok := slices.BinarySearchFunc(fields, name, func(f sameName, name string) int { return -compareCanonical(name, f.name) })
-		if !ok || len(fields[i].lines) == 0 {
+		f := findField(fields, name)
+		if f == nil || len(f.lines) == 0 {
 			continue
 		}
-		lines := fields[i].lines
-		end := bytes.IndexByte(lines, '\n') + 1
-		b = append(append(b, name...), lines[len(name):end]...)
-		fields[i].lines = lines[end:]
+		end := bytes.IndexByte(f.lines, '\n') + 1
+		b = append(append(b, name...), f.lines[len(name):end]...)
+		f.lines = f.lines[end:]
 	}
 	for _, f := range fields {
 		b = append(b, f.lines...)
 	}
 	return b
+}
+
+// fewFields are looked through faster than they are sorted.
+const fewFields = 24
+
+// findField is the field of this name, nil if there is none. Many fields are sorted.
+func findField(fields []sameName, name string) *sameName {
+	if len(fields) > fewFields {
+		i, ok := slices.BinarySearchFunc(fields, name, func(f sameName, name string) int { return -compareCanonical(name, f.name) })
+		if ok {
+			return &fields[i]
+		}
+		return nil
+	}
+	for i := range fields {
+		if f := &fields[i]; len(f.name) == len(name) && compareCanonical(name, f.name) == 0 {
+			return f
+		}
+	}
+	return nil
 }
 
 // sameNames appends the fields among lines; each stands in one place, as net/http writes them.

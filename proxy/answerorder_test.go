@@ -80,6 +80,11 @@ func TestAnswerOrderAfterContinue(t *testing.T) {
 func FuzzAppendInOrder(f *testing.F) {
 	f.Add("A: 1|B: 2|B: 3|Content-Length: 4", "content-length|B|a|B")
 	f.Add("A-B: 1|:|x|a-b: 2", "A-b|A-B|a-b||x")
+	many := "Z: 1|Z: 2"
+	for i := range 2 * fewFields {
+		many += fmt.Sprintf("|X%d: %d", 2*i, i)
+	}
+	f.Add(many, "x4|Z|x0|z|X5|x46")
 	f.Fuzz(func(t *testing.T, lines, order string) {
 		head := "HTTP/1.1 200 OK\r\n"
 		for line := range strings.SplitSeq(lines, "|") {
@@ -134,6 +139,19 @@ func TestAnswerOrderInPieces(t *testing.T) {
 	}
 	if got := stream.String(); got != long+"\r\n\r\nbody" {
 		t.Errorf("a head of %d bytes became one of %d", len(long), len(got))
+	}
+}
+
+// Many lines are sorted to be found.
+func TestAppendInOrderOfMany(t *testing.T) {
+	head, names, want := "HTTP/1.1 200 OK\r\n", []string(nil), "HTTP/1.1 200 OK\r\n"
+	for i := range 3 * fewFields {
+		head += fmt.Sprintf("X%d: %d\r\n", i, i)
+		names = append(names, fmt.Sprintf("x%d", 3*fewFields-1-i))
+		want += fmt.Sprintf("x%d: %d\r\n", 3*fewFields-1-i, 3*fewFields-1-i)
+	}
+	if got := string(appendInOrder(nil, []byte(head), names)); got != want {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -22,7 +22,7 @@ type fieldLines struct {
 // says. What it does not mention comes at the end, by name.
 func (h *requestHead) appendOrdered(b []byte) ([]byte, error) {
 	var room [32]fieldLines
-	fields := h.sortedFields(room[:0])
+	fields := h.fields(room[:0])
 	var placed, done ownPlace
 	for _, name := range h.order {
 		placed |= h.placeOf(name)
@@ -72,52 +72,95 @@ func (h *requestHead) appendHost(b []byte, spelled string, placed ownPlace) ([]b
 // none. The login stands where he had his, or what else was for the proxy alone: once the
 // gateway has taken it out, the rest is in his order.
 func (h *requestHead) placeOf(name string) ownPlace {
-	switch {
-	case len(name) == len("Host") && strings.EqualFold(name, "Host"):
-		return hostPlace
-	case len(name) == len("Content-Length") && strings.EqualFold(name, "Content-Length"),
-		len(name) == len("Transfer-Encoding") && strings.EqualFold(name, "Transfer-Encoding"):
-		return framingPlace
-	case len(name) == len("Trailer") && strings.EqualFold(name, "Trailer"):
-		return trailerPlace
-	case len(name) == len("Proxy-Authorization") && strings.EqualFold(name, "Proxy-Authorization"):
-		return loginPlace
-	case len(name) == len("Connection") && strings.EqualFold(name, "Connection"):
-		if h.form != handshakeForm {
+	switch len(name) {
+	case len("Host"):
+		if strings.EqualFold(name, "Host") {
+			return hostPlace
+		}
+	case len("Trailer"):
+		if strings.EqualFold(name, "Trailer") {
+			return trailerPlace
+		}
+	case len("Connection"):
+		if h.form != handshakeForm && strings.EqualFold(name, "Connection") {
 			return connectionPlace
 		}
-	case len(name) == len("Proxy-Connection") && strings.EqualFold(name, "Proxy-Connection"):
-		switch h.form {
-		case absoluteForm:
+	case len("Content-Length"):
+		if strings.EqualFold(name, "Content-Length") {
+			return framingPlace
+		}
+	case len("Transfer-Encoding"):
+		if strings.EqualFold(name, "Transfer-Encoding") {
+			return framingPlace
+		}
+	case len("Proxy-Authorization"):
+		if strings.EqualFold(name, "Proxy-Authorization") {
 			return loginPlace
-		case originFormOnce:
-			return connectionPlace
 		}
+	case len("Proxy-Connection"):
+		return h.placeOfProxyConnection(name)
 	}
 	return 0
 }
 
-// sortedFields appends the request's fields by name, without those that are ours to write.
-func (h *requestHead) sortedFields(fields []fieldLines) []fieldLines {
+func (h *requestHead) placeOfProxyConnection(name string) ownPlace {
+	switch {
+	case !strings.EqualFold(name, "Proxy-Connection"):
+	case h.form == absoluteForm:
+		return loginPlace
+	case h.form == originFormOnce:
+		return connectionPlace
+	}
+	return 0
+}
+
+// fewFields are looked through faster than they are sorted.
+const fewFields = 24
+
+// fields appends the request's fields without those that are ours to write; many of them
+// are sorted.
+func (h *requestHead) fields(fields []fieldLines) []fieldLines {
 	for name, values := range h.Header {
-		if !h.owns(name) {
+		if len(values) > 0 && !h.owns(name) {
 			fields = append(fields, fieldLines{name: name, values: values})
 		}
 	}
-	slices.SortFunc(fields, func(x, y fieldLines) int { return strings.Compare(x.name, y.name) })
+	if len(fields) > fewFields {
+		sortFields(fields)
+	}
 	return fields
+}
+
+func sortFields(fields []fieldLines) {
+	slices.SortFunc(fields, func(x, y fieldLines) int { return strings.Compare(x.name, y.name) })
+}
+
+// findField is the field that spelled is a name of, nil if there is none.
+func findField(fields []fieldLines, spelled string) *fieldLines {
+	if len(fields) > fewFields {
+		i, ok := slices.BinarySearchFunc(fields, spelled, func(f fieldLines, spelled string) int {
+			return -compareCanonical(spelled, f.name)
+		})
+		if ok {
+			return &fields[i]
+		}
+		return nil
+	}
+	for i := range fields {
+		if f := &fields[i]; len(f.name) == len(spelled) && compareCanonical(spelled, f.name) == 0 {
+			return f
+		}
+	}
+	return nil
 }
 
 // appendNext appends the next line of a field, as spelled; nothing if all are written, or
 // there is none: the order is a hint.
 func appendNext(b []byte, spelled string, fields []fieldLines) ([]byte, error) {
-	i, ok := slices.BinarySearchFunc(fields, spelled, func(f fieldLines, spelled string) int {
-		return -compareCanonical(spelled, f.name)
-	})
-	if !ok || fields[i].next == len(fields[i].values) {
+	f := findField(fields, spelled)
+	if f == nil || f.next == len(f.values) {
 		return b, nil
 	}
-	f := &fields[i]
 	value := f.values[f.next]
 	f.next++
 	// With the field's name spelled is a token, too: only the case of letters differs.
@@ -127,8 +170,10 @@ func appendNext(b []byte, spelled string, fields []fieldLines) ([]byte, error) {
 	return appendField(b, spelled, value), nil
 }
 
-// appendRest appends the lines that are not written yet.
+// appendRest appends the lines that are not written yet, by name.
 func appendRest(b []byte, fields []fieldLines) ([]byte, error) {
+	fields = slices.DeleteFunc(fields, func(f fieldLines) bool { return f.next == len(f.values) })
+	sortFields(fields)
 	for _, f := range fields {
 		for _, value := range f.values[f.next:] {
 			if !httpguts.ValidHeaderFieldName(f.name) || !validValue(value) {

@@ -1,9 +1,11 @@
 package upstream
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -102,6 +104,35 @@ func TestRequestOrder(t *testing.T) {
 				t.Errorf("got\n%q, want\n%q", got, test.want)
 			}
 		})
+	}
+}
+
+// Many fields are sorted to be found; few are not.
+func TestRequestOrderOfMany(t *testing.T) {
+	for _, n := range []int{fewFields - 1, fewFields, fewFields + 1, 100} {
+		h := &requestHead{Request: plainGet(), order: []string{"Host"}}
+		want := "Host: target.example\r\n"
+		for i := n; i > 0; i-- {
+			name := fmt.Sprintf("x-%03d", i*7%101)
+			h.Header.Set(name, "v")
+			if i%2 == 0 {
+				h.order = append(h.order, name)
+				want += name + ": v\r\n"
+			}
+		}
+		var rest []string
+		for name := range h.Header {
+			if !strings.Contains(want, strings.ToLower(name)) {
+				rest = append(rest, name+": v\r\n")
+			}
+		}
+		slices.Sort(rest)
+		b, err := appendRequest(nil, h)
+		must(t, err)
+		checkHead(t, h, string(b))
+		if _, got, _ := strings.Cut(string(b), "\r\n"); got != want+strings.Join(rest, "")+"\r\n" {
+			t.Errorf("%d fields: %q", n, got)
+		}
 	}
 }
 
