@@ -84,12 +84,18 @@ func (r *Reply) render(closing bool) []byte {
 func (r *Reply) Status() int { return r.status }
 
 // Bytes returns the whole message for a raw connection, with Connection: close if the caller is going to close it. It includes the
-// body: a HEAD request needs Serve. The slice is shared; callers must not modify it.
+// body: a HEAD request needs Head. The slice is shared; callers must not modify it.
 func (r *Reply) Bytes(close bool) []byte {
 	if close {
 		return r.closed
 	}
 	return r.open
+}
+
+// Head returns what Bytes does without the body, for a request by HEAD. The slice is shared; callers must not modify it.
+func (r *Reply) Head(close bool) []byte {
+	whole := r.Bytes(close)
+	return whole[: len(whole)-len(r.body) : len(whole)-len(r.body)]
 }
 
 // Serve writes the reply through net/http and drops whatever stood in w.Header(). On the wire are the bytes of Bytes(false) if the
@@ -98,7 +104,8 @@ func (r *Reply) Bytes(close bool) []byte {
 // The connection ends if close is set, if the request asked for it, if it is HTTP/1.0 (RFC 9112 §9.3: a proxy keeps none of those;
 // net/http then also writes HTTP/1.0 in the status line), or if a body is left that is not worth reading: more than 256 KiB, or one
 // that waits for 100 Continue. A smaller body is read here; if it has not come after a second the connection ends as well. A server
-// that is shutting down puts the same Connection: close last instead of first. Serve reports whether it asked for the end.
+// that is shutting down puts the same Connection: close last instead of first. Serve reports whether it asked for the end. A caller
+// who has the connection under net/http can put Bytes or Head in the place of these two exceptions.
 func (r *Reply) Serve(w http.ResponseWriter, req *http.Request, close bool) (ends bool) {
 	h := w.Header()
 	clear(h)

@@ -12,10 +12,12 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"maskrelay/masking"
 	"maskrelay/proxy/limit"
 )
 
@@ -41,15 +43,17 @@ type frontConn struct {
 	server   *Server
 	listener *listener
 
-	hijacked bool                        // its handler is the last that net/http calls, and says so itself
-	lingers  bool                        // a closing reply was written, let it arrive
-	aborted  bool                        // an answer broke off: the end must not look orderly
-	leaving  atomic.Bool                 // a request's body is left unread
-	unnamed  atomic.Bool                 // the next write begins with a status that net/http has no phrase for
-	ordered  atomic.Pointer[answerOrder] // of the head that is written next; nil = as net/http has it
-	current  *exchange                   // that a handler runs for
+	hijacked bool                          // its handler is the last that net/http calls, and says so itself
+	lingers  bool                          // a closing reply was written, let it arrive
+	aborted  bool                          // an answer broke off: the end must not look orderly
+	leaving  atomic.Bool                   // a request's body is left unread
+	unnamed  atomic.Bool                   // the next write begins with a status that net/http has no phrase for
+	ordered  atomic.Pointer[answerOrder]   // of the head that is written next; nil = as net/http has it
+	saying   atomic.Pointer[masking.Reply] // what net/http is about to write, in its own way; nil = nothing of ours
+	current  *exchange                     // that a handler runs for
 	prepared bool
-	stream   net.Conn // what HTTP is spoken on: raw, a *rest, or a *tls.Conn
+	shut     time.Time // when our direction was ended; zero = it was not
+	stream   net.Conn  // what HTTP is spoken on: raw, a *rest, or a *tls.Conn
 	client   netip.AddrPort
 	in       incoming
 	order    []string // see fieldOrder
@@ -102,6 +106,9 @@ func (c *frontConn) Read(b []byte) (int, error) {
 				Str("peer", c.raw.RemoteAddr().String()).Msg("connection dropped before its first request")
 			return 0, io.EOF
 		}
+	}
+	if c.at() == phaseOver {
+		return 0, net.ErrClosed
 	}
 	n, err := c.readMessage(b)
 	if n == 0 && err != nil && c.at() == phaseHead && errors.Is(err, os.ErrDeadlineExceeded) {
@@ -159,6 +166,9 @@ func (c *frontConn) readProxyHeader() error {
 func (c *frontConn) Write(b []byte) (int, error) {
 	switch c.at() {
 	case phaseHandling:
+		if reply := c.saying.Load(); reply != nil {
+			return c.writeReply(reply, b)
+		}
 		if a := c.ordered.Load(); a != nil {
 			return c.writeOrdered(a, b)
 		}
@@ -182,6 +192,35 @@ func (c *frontConn) writeHandled(b []byte) (int, error) {
 	return c.stream.Write(b)
 }
 
+// reply answers the request under way with a reply of ours, through net/http, which
+// decides with it whether the connection goes on.
+func (c *frontConn) reply(w http.ResponseWriter, r *http.Request, reply *masking.Reply, closing bool) {
+	c.saying.Store(reply)
+	reply.Serve(w, r, closing)
+}
+
+// writeReply writes a reply in the place of what net/http makes of it: that is of the
+// same meaning, but tells by its version, and by where Connection stands, what wrote it.
+// RFC 9110 §6.2 has a server send the highest version of its own.
+func (c *frontConn) writeReply(reply *masking.Reply, b []byte) (int, error) {
+	const at = len("HTTP/1.1 ")
+	if len(b) < at || !bytes.HasPrefix(b[at:], strconv.AppendInt(nil, int64(reply.Status()), 10)) {
+		return c.stream.Write(b) // a 100 that a reader of the body has caused
+	}
+	c.saying.Store(nil)
+	head, body, _ := bytes.Cut(b, []byte("\r\n\r\n"))
+	closing := bytes.Contains(head, []byte("\r\nConnection: close"))
+	c.lingers = closing
+	ours := reply.Bytes(closing)
+	if len(body) == 0 {
+		ours = reply.Head(closing)
+	}
+	if n, err := c.stream.Write(ours); err != nil {
+		return min(n, len(b)), err
+	}
+	return len(b), nil
+}
+
 // writeUnnamed takes net/http's own phrase, "status code 520", out of a status line.
 func (c *frontConn) writeUnnamed(b []byte) (int, error) {
 	const at = len("HTTP/1.1 520 ")
@@ -201,11 +240,11 @@ func (c *frontConn) answer(o Outcome) {
 	c.setPhase(phaseOver)
 	reply := c.server.replies.of(o)
 	_ = c.raw.SetWriteDeadline(time.Now().Add(replyTimeout))
-	if _, err := c.stream.Write(reply.Bytes(true)); err == nil {
+	_, err := c.stream.Write(reply.Bytes(true))
+	c.server.newExchange(c).finish(o, reply.Status())
+	if err == nil {
 		c.lingerClose()
 	}
-	x := c.server.newExchange(c)
-	x.finish(o, reply.Status())
 }
 
 // lingerClose shuts the writing side and drops what still comes, within bounds:
@@ -215,12 +254,15 @@ func (c *frontConn) lingerClose() {
 	if c.CloseWrite() != nil {
 		return
 	}
-	_ = c.raw.SetReadDeadline(time.Now().Add(lingerTimeout))
+	_ = c.raw.SetReadDeadline(c.shut.Add(lingerTime))
 	_, _ = io.CopyN(io.Discard, c.stream, lingerBytes)
 }
 
-// CloseWrite ends our direction; net/http does so after a 431.
+// CloseWrite ends our direction; net/http does so after a 431, and where a body was left.
 func (c *frontConn) CloseWrite() error {
+	if c.shut.IsZero() { // the customer's time runs from the first end that he has seen
+		c.shut = time.Now()
+	}
 	if t, ok := c.stream.(*tls.Conn); ok {
 		if err := t.CloseWrite(); err != nil {
 			return err

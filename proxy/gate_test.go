@@ -78,8 +78,8 @@ func testGate(t *testing.T) {
 			if got := r.server.replies.of(one.want).Status(); got != one.status {
 				t.Errorf("%s has status %d in the table, want %d", one.want, got, one.status)
 			}
-			closing := one.status == 400
 			for _, first := range []string{"CONNECT " + one.target, "GET http://" + one.target + "/"} {
+				closing := one.status == 400 || one.status == 403 && first[0] == 'C'
 				c := r.dial()
 				c.send(first + " HTTP/1.1\r\nHost: target.test\r\n" + one.login + "\r\n")
 				c.expect(string(r.server.replyTo(one.want, one.fault).Bytes(closing)))
@@ -157,7 +157,8 @@ func testRelayFull(t *testing.T) {
 	held.get(r.judge.URL() + "/notype")
 	c := r.dial()
 	c.send(connectTo("target.test:443"))
-	c.expect(r.reply(RelayFull, false))
+	c.expect(r.reply(RelayFull, true))
+	c.ends()
 	if reasons := r.server.NotReady(); len(reasons) > 0 {
 		t.Errorf("a full relay is not ready: %v", reasons)
 	}

@@ -39,7 +39,7 @@ func GatewayMade(policy *masking.Policy) upstream.GatewayMade {
 		}
 		body := readAhead(response.Body)
 		response.Body = &guardedBody{body: body, marks: p.Marks()}
-		return p.GatewayBody(body.beginning())
+		return body.beginsWith(p.GatewayBody)
 	}
 }
 
@@ -99,18 +99,29 @@ func (a *aheadBody) run() {
 	}
 }
 
-// beginning waits for the beginning, or for what has come of it in time. It must be
-// called before the first Read.
-func (a *aheadBody) beginning() []byte {
+// beginsWith reports whether the beginning is one of those that is knows, of which it is
+// shown more and more: as soon as it does, and else when all of the beginning is there,
+// or what has come of it in time. A page of a gateway's that comes slowly is thus told
+// no later than another. It must be called before the first Read.
+func (a *aheadBody) beginsWith(is func([]byte) bool) bool {
 	late := time.NewTimer(aheadTime)
 	defer late.Stop()
-	select {
-	case <-a.done:
-	case <-late.C:
+	for more := true; more; {
+		select {
+		case <-a.more:
+		case <-a.done:
+			more = false
+		case <-late.C:
+			more = false
+		}
+		a.mu.Lock()
+		read := a.read // only Read takes anything away
+		a.mu.Unlock()
+		if is(read) {
+			return true
+		}
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return append([]byte(nil), a.read...)
+	return false
 }
 
 // Read implements io.Reader.

@@ -66,6 +66,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer c.handled()
 	c.setPhase(phaseHandling)
 	c.lingers = false
+	c.saying.Store(nil)
 	c.leaving.Store(false)
 	_ = c.SetWriteDeadline(time.Now().Add(h.server.config.IdleTimeout))
 	x := h.server.newExchange(c)
@@ -109,23 +110,27 @@ func (h *handler) recovered(w http.ResponseWriter, r *http.Request, x *exchange)
 		x.finish(Internal, 0)
 		panic(http.ErrAbortHandler)
 	}
-	reply := h.server.replies.of(Internal)
-	reply.Serve(w, r, true)
-	x.finish(Internal, reply.Status())
+	if p := x.plain; p != nil && p.body != nil {
+		p.body.leave()
+	}
+	h.refuse(w, r, x, Internal)
 }
 
 // refuse writes the outcome's reply through net/http, so that the connection lives
 // on where the protocol allows.
 func (h *handler) refuse(w http.ResponseWriter, r *http.Request, x *exchange, o Outcome) {
 	reply := h.server.replyTo(o, x.fault)
-	closing := reply.Status() == http.StatusBadRequest || r.Method == http.MethodConnect && r.ContentLength != 0
 	if !x.conn.holding() {
 		// Nobody has vouched for this customer: he does not hold up a socket by not reading.
 		_ = x.conn.SetWriteDeadline(time.Now().Add(replyTimeout))
 	}
-	x.conn.lingers = reply.Serve(w, r, closing)
+	x.conn.reply(w, r, reply, endsWith(o, reply.Status(), carries(r)))
 	x.finish(o, reply.Status())
 }
+
+// carries reports whether more belongs to a request than its head: a body, or all that
+// follows a CONNECT.
+func carries(r *http.Request) bool { return r.Method == http.MethodConnect || r.ContentLength != 0 }
 
 // shape finds the request's target, or refuses: authority-form for CONNECT,
 // absolute-form with http for the rest (RFC 9112 §3.2).

@@ -12,8 +12,9 @@ import (
 
 const (
 	replyTimeout  = 2 * time.Second // to write a reply outside a handler
-	lingerTimeout = time.Second     // to wait for its arrival
-	lingerBytes   = 64 << 10        // dropped meanwhile
+	lingerTime    = 2 * time.Second // to wait for its arrival, as the engine does
+	lingerBytes   = 1 << 20         // dropped meanwhile, of a body that an upstream may have read in part or not at all
+	lingerTimeout = time.Second     // to wait for what is left of a body
 	troubleEvery  = 10 * time.Second
 	// defaultSpareConns are connections beyond MaxConns: being accepted, being refused. A third as many again are
 	// refused at accept, at once.

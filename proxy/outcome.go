@@ -124,6 +124,24 @@ func (r replies) of(o Outcome) *masking.Reply {
 	return r[http.StatusBadGateway]
 }
 
+// endsWith reports whether a customer's connection ends with a reply. It depends on the
+// status and on what he has sent alone, so that it tells nothing of the cause: where a
+// part of his request may have gone to an upstream, or an upstream was to be found first,
+// the same status ends it too if the relay itself says so. carries is of his request.
+// His wish for the end, HTTP/1.0 and a drain end it in any case.
+func endsWith(o Outcome, status int, carries bool) bool {
+	switch status {
+	case http.StatusBadRequest, http.StatusRequestTimeout, http.StatusRequestHeaderFieldsTooLarge:
+		return true
+	case http.StatusProxyAuthRequired:
+		// Without a login, or with one that cannot be read, no vendor was asked.
+		return o == UpstreamAuth && carries
+	case http.StatusPaymentRequired, http.StatusTooManyRequests: // the relay's alone
+		return false
+	}
+	return carries
+}
+
 // upstreamOutcome sorts a failure of package upstream. passthrough lets a vendor's
 // 407 become ours: there the login is the customer's own.
 func upstreamOutcome(err error, passthrough bool) (Outcome, string) {

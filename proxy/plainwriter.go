@@ -118,13 +118,10 @@ func (w *plainWriter) reply() {
 		return
 	}
 	w.extend()
-	closing := w.status == http.StatusBadRequest || w.status == http.StatusRequestTimeout
 	if w.body != nil && !w.body.isWhole() {
-		// The transport may be reading what has not come: nobody waits for that.
-		w.body.leave()
-		closing = true
+		w.body.leave() // the transport may be reading what has not come: nobody waits for that
 	}
-	w.x.conn.lingers = reply.Serve(w.ResponseWriter, w.r, closing)
+	w.x.conn.reply(w.ResponseWriter, w.r, reply, endsWith(w.x.outcome, w.status, carries(w.r)))
 }
 
 // Write implements http.ResponseWriter.

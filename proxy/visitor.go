@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"net"
-	"net/http"
 	"net/netip"
 	"sync"
 
@@ -121,7 +120,7 @@ func (v *visitor) admit(head *connectHead) tunnel.Verdict {
 		o = s.lend(t)
 	}
 	switch {
-	case o == undecided, o != OK && head.http10: // whose replies net/http knows to write
+	case o == undecided:
 		return tunnel.Verdict{Action: tunnel.Pass}
 	case o != OK:
 		return v.refuse(t, s.replyTo(o, q.fault), &record{outcome: o, cause: cause}, head.closes)
@@ -160,7 +159,7 @@ func (s *Server) lend(t *tunnelExchange) Outcome {
 // refuse answers with a reply, and closes the exchange's books: why has outcome and cause.
 func (v *visitor) refuse(t *tunnelExchange, reply *masking.Reply, why *record, closes bool) tunnel.Verdict {
 	s := v.server()
-	last := closes || reply.Status() == http.StatusBadRequest || s.leaving.Load()
+	last := closes || endsWith(why.outcome, reply.Status(), true) || s.leaving.Load()
 	t.id = s.nextID.Add(1)
 	r := t.record(why.outcome, reply.Status())
 	r.cause = why.cause

@@ -91,7 +91,6 @@ func TestWhatIsPassedOn(t *testing.T) {
 	}{
 		{"a plain request", request("GET", "http://shop.example/"), nil},
 		{"a malformed target", connectTo("shop..example:443"), nil},
-		{"HTTP/1.0 to be refused", "CONNECT shop.example:443 HTTP/1.0\r\n\r\n", nil},
 		{"a password to be compared", plain, slow},
 		{"a limiter that waits", plain, func(c *Config) { c.Limiter = waiting{c.Limiter} }},
 	} {
@@ -121,9 +120,10 @@ func TestVisitorIsRefused(t *testing.T) {
 	}{
 		{"no login", head(""), AuthRequired, false, nil},
 		{"no login, close", head("Connection: close\r\n"), AuthRequired, true, nil},
+		{"no login, HTTP/1.0", "CONNECT shop.example:443 HTTP/1.0\r\n\r\n", AuthRequired, true, nil},
 		{"wrong login", head(basic(customerName, "x")), AuthFailed, false, nil},
 		{"parameters", head(basic(customerName+"-country-us", customerPassword)), BadParams, true, nil},
-		{"client", head(login()), ClientDenied, false, func(c *Config) { c.AllowFrom = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} }},
+		{"client", head(login()), ClientDenied, true, func(c *Config) { c.AllowFrom = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} }},
 		{"rate", head(login()), CapRate, false, full},
 	} {
 		t.Run(one.name, func(t *testing.T) {
