@@ -27,8 +27,17 @@
 // Who may see what: /healthz, /readyz, /metrics and the index are for everyone
 // who can reach the listener. All others are guarded: with a token they want it
 // as a bearer token from everyone; without one they answer loopback peers alone,
-// by the connection's own address and never by a header, and refuse requests that
-// a browser sends on behalf of a foreign page.
+// by the connection's own address and never by a header.
+//
+// What is guarded refuses with 403 what a browser sends on behalf of a foreign page, with a
+// token or without: an Origin that is not the Host, or a Sec-Fetch-Site of another site.
+// Without a token, and where the server listens on loopback, it also refuses a Host that is
+// neither loopback's nor the configured one, which is how DNS rebinding shows. A server that
+// listens elsewhere with a token has names that it cannot know, and takes any Host.
+//
+// Wrong tokens are compared in constant time and get 401; after [maxGuesses] in a minute an
+// address, or an IPv6 /64, gets 429 for the rest of it, whatever it sends. That never happens
+// to loopback, so that nobody can lock out who is on the host or comes through a tunnel.
 //
 // Health and readiness need no token, no Host header and no free slot: at most
 // [MaxConns] connections are open, the idlest gives way to a new one, and

@@ -49,14 +49,36 @@ func TestGuard(t *testing.T) {
 		{name: "command across sites", request: post, remote: "127.0.0.1:5", host: "localhost:9090",
 			header: http.Header{"Sec-Fetch-Site": {"cross-site"}}, status: 403},
 		{name: "command by a stranger", request: post, remote: "203.0.113.9:5", host: "localhost", status: 403},
-		{name: "token", token: "s3cret", request: get, remote: "203.0.113.9:5", host: "droplet.example",
+		{name: "token", token: "s3cret", listen: "0.0.0.0", request: get, remote: "203.0.113.9:5", host: "droplet.example",
 			header: http.Header{"Authorization": {"Bearer s3cret"}}, status: 200},
-		{name: "token, lower-case scheme", token: "s3cret", request: post, remote: "203.0.113.9:5", host: "droplet.example",
+		{name: "token, lower-case scheme", token: "s3cret", listen: "0.0.0.0", request: post, remote: "203.0.113.9:5", host: "droplet.example",
 			header: http.Header{"Authorization": {"bearer s3cret"}}, status: 202},
-		{name: "wrong token", token: "s3cret", request: get, remote: "203.0.113.9:5", host: "droplet.example",
+		{name: "wrong token", token: "s3cret", listen: "0.0.0.0", request: get, remote: "203.0.113.9:5", host: "droplet.example",
 			header: http.Header{"Authorization": {"Bearer s3cre"}}, status: 401},
-		{name: "wrong scheme", token: "s3cret", request: get, remote: "203.0.113.9:5", host: "droplet.example",
+		{name: "wrong scheme", token: "s3cret", listen: "0.0.0.0", request: get, remote: "203.0.113.9:5", host: "droplet.example",
 			header: http.Header{"Authorization": {"Basic s3cret"}}, status: 401},
+		{name: "token, rebound name on loopback", token: "s3cret", request: get, remote: "127.0.0.1:5", host: "evil.example:9090",
+			header: http.Header{"Authorization": {"Bearer s3cret"}}, status: 403},
+		{name: "token, listener called localhost", token: "s3cret", listen: "localhost", request: get, remote: "127.0.0.1:5", host: "evil.example",
+			header: http.Header{"Authorization": {"Bearer s3cret"}}, status: 403},
+		{name: "token, own page elsewhere", token: "s3cret", listen: "0.0.0.0", request: post, remote: "203.0.113.9:5", host: "droplet.example:9090",
+			header: http.Header{"Authorization": {"Bearer s3cret"}, "Origin": {"https://Droplet.example:9090"}, "Sec-Fetch-Site": {"same-origin"}}, status: 202},
+		{name: "token, foreign origin", token: "s3cret", listen: "0.0.0.0", request: post, remote: "203.0.113.9:5", host: "droplet.example:9090",
+			header: http.Header{"Authorization": {"Bearer s3cret"}, "Origin": {"https://evil.example"}}, status: 403},
+		{name: "token, other port of the same host", token: "s3cret", listen: "0.0.0.0", request: get, remote: "203.0.113.9:5", host: "droplet.example:9090",
+			header: http.Header{"Authorization": {"Bearer s3cret"}, "Origin": {"http://droplet.example"}}, status: 403},
+		{name: "token, two origins", token: "s3cret", listen: "0.0.0.0", request: get, remote: "203.0.113.9:5", host: "droplet.example",
+			header: http.Header{"Authorization": {"Bearer s3cret"}, "Origin": {"http://droplet.example", "http://evil.example"}}, status: 403},
+		{name: "token, odd origin", token: "s3cret", listen: "0.0.0.0", request: get, remote: "203.0.113.9:5", host: "droplet.example",
+			header: http.Header{"Authorization": {"Bearer s3cret"}, "Origin": {"file://droplet.example"}}, status: 403},
+		{name: "token, two authorizations", token: "s3cret", listen: "0.0.0.0", request: get, remote: "203.0.113.9:5", host: "droplet.example",
+			header: http.Header{"Authorization": {"Bearer s3cret", "Bearer x"}}, status: 401},
+		{name: "reading for a foreign page", request: get, remote: "127.0.0.1:5", host: "localhost:9090",
+			header: http.Header{"Origin": {"https://evil.example"}}, status: 403},
+		{name: "reading for a sister site", request: get, remote: "127.0.0.1:5", host: "localhost:9090",
+			header: http.Header{"Sec-Fetch-Site": {"same-site"}}, status: 403},
+		{name: "typed into a browser", request: get, remote: "127.0.0.1:5", host: "localhost:9090",
+			header: http.Header{"Sec-Fetch-Site": {"none"}}, status: 200},
 		{name: "no token from loopback", token: "s3cret", request: get, remote: "127.0.0.1:5", host: "localhost", status: 401},
 		{name: "token in the query", token: "s3cret", request: get + "?token=s3cret", remote: "127.0.0.1:5", host: "localhost", status: 401},
 		{name: "empty token when none is set", request: get, remote: "203.0.113.9:5", host: "localhost",
@@ -106,7 +128,7 @@ func TestProbesNeedNoToken(t *testing.T) {
 			t.Errorf("%s: %d", path, got.status)
 		}
 	}
-	if got := raw(t, addr, "GET /debug/pprof/ HTTP/1.0\r\n\r\n"); got.status != 401 {
+	if got := raw(t, addr, "GET /debug/pprof/ HTTP/1.0\r\nHost: localhost\r\n\r\n"); got.status != 401 {
 		t.Errorf("pprof: %d", got.status)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -27,6 +29,8 @@ const (
 	maxProfileSeconds = 300
 	// maxBody bounds what any request brings.
 	maxBody = 64 << 10
+	// maxName bounds the name in a path, in bytes.
+	maxName = 4 << 10
 )
 
 const (
@@ -154,8 +158,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if rt.guarded {
 		if no := h.guard.check(r); no != nil {
-			if no.status == http.StatusUnauthorized {
+			switch no.status {
+			case http.StatusUnauthorized:
 				w.Header().Set("WWW-Authenticate", `Bearer realm="admin"`)
+			case http.StatusTooManyRequests:
+				w.Header().Set("Retry-After", strconv.Itoa(int(guessPeriod.Seconds())))
 			}
 			writeError(w, no.status, no.text)
 			return
@@ -164,19 +171,21 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	serve(w, r)
 }
 
-// route finds what stands behind r's path. The name of an account in it becomes r's path
-// value; it is taken from the path as it was sent, in which a slash of the name is escaped.
+// route finds what stands behind r's path as it was sent: another spelling of the same path
+// is none, lest who filters paths before this server be fooled. The name of an account in it,
+// in which a slash is escaped, becomes r's path value.
 func (h *handler) route(r *http.Request) (route, bool) {
-	if rt, ok := h.routes[r.URL.Path]; ok && !strings.Contains(r.URL.Path, nameSegment) {
+	sent := r.URL.EscapedPath()
+	if rt, ok := h.routes[sent]; ok && !strings.Contains(sent, nameSegment) {
 		return rt, true
 	}
-	rest, ok := strings.CutPrefix(r.URL.EscapedPath(), accountsPath+"/")
+	rest, ok := strings.CutPrefix(sent, accountsPath+"/")
 	if !ok {
 		return route{}, false
 	}
 	escaped, below, _ := strings.Cut(rest, "/")
 	name, err := url.PathUnescape(escaped)
-	if err != nil || name == "" || strings.HasSuffix(rest, "/") {
+	if err != nil || !isName(name) || strings.HasSuffix(rest, "/") {
 		return route{}, false
 	}
 	path := accountsPath + "/" + nameSegment
@@ -186,6 +195,13 @@ func (h *handler) route(r *http.Request) (route, bool) {
 	r.SetPathValue("name", name)
 	rt, ok := h.routes[path]
 	return rt, ok
+}
+
+// isName reports whether there can be an account, or a customer's login, of that name: such
+// are printable and short.
+func isName(name string) bool {
+	return name != "" && len(name) <= maxName && utf8.ValidString(name) &&
+		!strings.ContainsFunc(name, func(c rune) bool { return !unicode.IsPrint(c) })
 }
 
 // index lists the endpoints there are.
