@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"maskrelay/proxy/account"
@@ -165,10 +166,11 @@ func (s *Server) identify(ctx context.Context, q *question) (*identity, string, 
 	return who, cause, o
 }
 
-// printable makes a username that nobody has checked fit for logs and metric labels,
-// which must be UTF-8. Different names stay different.
+// printable makes a username that nobody has checked fit for logs, terminals and metric
+// labels, which must be UTF-8. Different names stay different.
 func printable(username string) string {
-	if utf8.ValidString(username) && !strings.HasPrefix(username, `"`) {
+	odd := func(c rune) bool { return c == utf8.RuneError || !unicode.IsPrint(c) }
+	if !strings.ContainsFunc(username, odd) && !strings.HasPrefix(username, `"`) {
 		return username
 	}
 	return strconv.Quote(username)

@@ -18,6 +18,9 @@ import (
 	"maskrelay/proxy/tunnel"
 )
 
+// maxMethod is how much of a method the log keeps, in bytes; those of the IANA registry are shorter.
+const maxMethod = 32
+
 // handler is the front's http.Handler: the gate, then goproxy.
 type handler struct {
 	server  *Server
@@ -70,7 +73,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.leaving.Store(false)
 	_ = c.SetWriteDeadline(time.Now().Add(h.server.config.IdleTimeout))
 	x := h.server.newExchange(c)
-	x.method = r.Method
+	x.method = clipped(r.Method)
 	defer h.recovered(w, r, x)
 	target, outcome := shape(r)
 	if outcome == OK {
@@ -131,6 +134,9 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, x *exchange, o 
 // carries reports whether more belongs to a request than its head: a body, or all that
 // follows a CONNECT.
 func carries(r *http.Request) bool { return r.Method == http.MethodConnect || r.ContentLength != 0 }
+
+// clipped bounds what the log keeps of a method, of which anybody can invent one of 30 KB.
+func clipped(method string) string { return method[:min(len(method), maxMethod)] }
 
 // shape finds the request's target, or refuses: authority-form for CONNECT,
 // absolute-form with http for the rest (RFC 9112 §3.2).

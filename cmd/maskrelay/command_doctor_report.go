@@ -124,7 +124,7 @@ func (r *doctorReport) conclude(took time.Duration) {
 }
 
 func (r *doctorReport) writeJSON(w io.Writer) error {
-	enc := json.NewEncoder(w)
+	enc := json.NewEncoder(visibleWriter{w})
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	return enc.Encode(r)
@@ -164,15 +164,15 @@ func (r *doctorReport) writeText(w io.Writer, colour bool) error {
 	if !r.OK {
 		word = "FAIL: "
 	}
-	b.WriteString("\n" + word + r.Summary + "\n")
+	b.WriteString("\n" + word + visible(r.Summary) + "\n")
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
 func (p *doctorPart) writeText(b *strings.Builder, colour bool) {
-	b.WriteString(strings.TrimSpace(p.Kind + " " + p.Name))
+	b.WriteString(strings.TrimSpace(p.Kind + " " + visible(p.Name)))
 	if p.URL != "" {
-		fmt.Fprintf(b, "  (%s, pool %s, vendor %s)", p.URL, p.Pool, p.Vendor)
+		fmt.Fprintf(b, "  (%s, pool %s, vendor %s)", visible(p.URL), visible(p.Pool), visible(p.Vendor))
 	}
 	b.WriteByte('\n')
 	for _, h := range p.Hops {
@@ -185,10 +185,10 @@ func (p *doctorPart) writeText(b *strings.Builder, colour bool) {
 		if h.Milliseconds > 0 {
 			took = fmt.Sprintf("%.1f ms", h.Milliseconds)
 		}
-		fmt.Fprintf(b, "  %s  %-16s  %10s  %s\n", shown, h.Hop, took, h.Detail)
+		fmt.Fprintf(b, "  %s  %-16s  %10s  %s\n", shown, h.Hop, took, visible(h.Detail))
 		for _, more := range [][2]string{{"cause", h.Cause}, {"vendor", h.VendorSays}, {"do", h.Remedy}} {
 			if more[1] != "" {
-				fmt.Fprintf(b, "%38s%-6s  %s\n", "", more[0], more[1])
+				fmt.Fprintf(b, "%38s%-6s  %s\n", "", more[0], visible(more[1]))
 			}
 		}
 	}

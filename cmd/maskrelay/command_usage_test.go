@@ -138,7 +138,7 @@ func TestUsageRefusals(t *testing.T) {
 		want   string
 	}{
 		{"no token", 401, `{"error":"a bearer token is needed"}`, "401 Unauthorized: a bearer token is needed; is MASKRELAY_ADMIN_TOKEN the relay's?"},
-		{"ledger down", 503, `{"error":"Redis\u001b[31m is down"}`, "503 Service Unavailable: Redis\uFFFD[31m is down"},
+		{"ledger down", 503, `{"error":"Redis\u001b[31m is down"}`, "503 Service Unavailable: Redis\\x1b[31m is down"},
 		{"another program", 404, "no", "404 Not Found"},
 		{"redirect is not followed", 302, "", "302 Found"},
 		{"no JSON", 200, "<html>", "the answer is no usage: invalid character '<' looking for beginning of value"},

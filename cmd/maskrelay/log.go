@@ -17,6 +17,7 @@ func newLogger(c LogConfig, out io.Writer) (zerolog.Logger, *logWriter) {
 		level = zerolog.InfoLevel // LogLevel takes only names that zerolog has
 	}
 	to := func(out io.Writer) zerolog.Logger {
+		out = visibleWriter{out}
 		if c.Format == LogConsole {
 			out = zerolog.ConsoleWriter{Out: out, NoColor: true, TimeFormat: "15:04:05.000"}
 		}

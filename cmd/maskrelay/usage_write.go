@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"maskrelay/proxy/usage"
@@ -155,13 +154,3 @@ func humanSize(n int64) string {
 }
 
 var sizeUnits = []string{"B", "KB", "MB", "GB", "TB", "PB", "EB"}
-
-// visible is s with everything replaced that a terminal would obey: with AUTH=passthrough names are of customers' choice.
-func visible(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '\uFFFD'
-		}
-		return r
-	}, s)
-}

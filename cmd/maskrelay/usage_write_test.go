@@ -53,7 +53,7 @@ func TestUsageTableOfOddities(t *testing.T) {
 	}
 	got := print(usageRow{Account: "ümlaut", Sent: 1<<63 - 1, To: since}, usageRow{Account: "a\x1b[2J\n", Sent: 1, Received: 1, To: since})
 	want = "ACCOUNT        SENT  RECEIVED  TOGETHER  CONNECTIONS\n" +
-		"a\uFFFD[2J\uFFFD          1 B       1 B       2 B            0\n" +
+		"a\\x1b[2J\\n      1 B       1 B       2 B            0\n" +
 		"ümlaut      9.22 EB       0 B   9.22 EB            0\n" +
 		"(2 in all)  9.22 EB       1 B   9.22 EB            0\n\nFrom the beginning to 2026-11-01T00:00:00Z.\n"
 	if got != want {
