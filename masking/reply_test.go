@@ -246,3 +246,16 @@ func TestServeSaysWhetherItEndsTheConnection(t *testing.T) {
 		}
 	}
 }
+
+func TestHeadIsBytesWithoutTheBody(t *testing.T) {
+	r := NewReply("Proxy", ReplySpec{Status: 403, Text: "No."})
+	for _, closing := range []bool{false, true} {
+		head := r.Head(closing)
+		if want := headOnly(r.Bytes(closing)); !bytes.Equal(head, want) {
+			t.Errorf("got %q, want %q", head, want)
+		}
+		if _ = append(head, "spoiled"...); !bytes.HasSuffix(r.Bytes(closing), []byte("No.\n")) {
+			t.Error("the body can be written over")
+		}
+	}
+}

@@ -60,6 +60,7 @@ func TestInventedNamesMakeNoSeries(t *testing.T) {
 			c.send("BREW http://first.denied.test/ HTTP/1.1\r\nHost: x\r\n" + basic("first", "x") + "\r\n")
 			c.head()
 			must(t, c.Close())
+			r.idle()
 			before := r.series()
 			for i := range invented / 100 {
 				var all strings.Builder
@@ -74,6 +75,7 @@ func TestInventedNamesMakeNoSeries(t *testing.T) {
 				}
 				must(t, c.Close())
 			}
+			r.idle()
 			if after := r.series(); after != before {
 				t.Errorf("%d series, and %d before", after, before)
 			}

@@ -94,6 +94,7 @@ func (s *sights) see(c *customer, kind, request string, bodiless bool, where str
 		if next := c.head(); !strings.HasPrefix(next, "HTTP/1.1 400 ") {
 			ending = "open, and then " + next
 		}
+		_, _ = io.ReadAll(c.br) // to its end, when it is logged
 	}
 	_ = c.raw.Close()
 	s.mu.Lock()
@@ -433,7 +434,7 @@ func TestFaultsOfVendorsLookAlike(t *testing.T) {
 				s := setup{
 					unlike: true, // a 200 may say what it likes
 					vendor: upstreamtest.VendorConfig{Behaviour: behaviour},
-					config: func(c *Config) { c.ConnectTimeout, c.IdleTimeout = 300*time.Millisecond, 300*time.Millisecond },
+					config: func(c *Config) { c.ConnectTimeout, c.IdleTimeout = 300*time.Millisecond, time.Second },
 					pool:   func(o *upstream.Options) { o.ConnectTimeout = 300 * time.Millisecond },
 				}
 				trust := bothListeners(t, &s)
