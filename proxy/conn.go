@@ -65,8 +65,10 @@ type frontConn struct {
 	uncounted atomic.Bool                   // the customer's usage does not have this connection yet
 
 	// guarded by server.connsMu
-	loose bool   // may be closed to make room
-	key   string // whose leases it holds; empty = nobody's
+	held bool   // by a customer
+	key  string // whose leases it holds; empty = nobody's
+
+	stranger stranger
 
 	mu     sync.Mutex // guards what follows
 	closed bool
@@ -122,6 +124,7 @@ func (c *frontConn) Read(b []byte) (int, error) {
 func (c *frontConn) prepare() error {
 	c.prepared = true
 	c.stream = c.raw
+	deadline := time.Now().Add(c.server.config.HeaderTimeout)
 	if c.server.trusts(c.client.Addr()) {
 		if err := c.readProxyHeader(); err != nil {
 			return err
@@ -130,10 +133,8 @@ func (c *frontConn) prepare() error {
 	if !c.listener.secured {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), c.server.config.HeaderTimeout)
-	defer cancel()
-	secured := tls.Server(c.stream, c.server.tls)
-	if err := secured.HandshakeContext(ctx); err != nil {
+	secured, err := c.shakeHands(deadline)
+	if err != nil {
 		return err
 	}
 	c.stream = secured
@@ -150,6 +151,7 @@ func (c *frontConn) readProxyHeader() error {
 	}
 	if source.IsValid() {
 		c.client = source
+		c.server.strangerIsFrom(&c.stranger, source.Addr())
 	}
 	if n := reader.Buffered(); n > 0 {
 		b, err := reader.Peek(n)
@@ -426,6 +428,6 @@ func (s *Server) stateChanged(conn net.Conn, state http.ConnState) {
 	case http.StateIdle:
 		c.setPhase(phaseWaiting)
 		c.wholeRead.Store(false)
-		s.waits(c)
+		s.strangers.again(&c.stranger)
 	}
 }

@@ -387,7 +387,7 @@ func testOldestLooseGoesFirst(t *testing.T) {
 	}
 }
 
-func (r *rig) loose() int { return r.server.looseCount() + r.server.engine.Visitors() }
+func (r *rig) loose() int { return int(r.server.strangers.count.Load()) }
 
 // When nothing can make room a new connection hears 503 and is closed.
 func TestRefusedAtAccept(t *testing.T) { bothWays(t, testRefusedAtAccept) }

@@ -19,9 +19,8 @@ const (
 	// defaultSpareConns are connections beyond MaxConns: being accepted, being refused. A third as many again are
 	// refused at accept, at once.
 	defaultSpareConns = 384
-	evictionTime      = 200 * time.Millisecond // more than the engine needs to close a visitor
-	crowdPause        = time.Millisecond       // for those who were told to go to be gone
-	crowdPauses       = 20                     // in a row, at most
+	crowdPause        = time.Millisecond // for those who were told to go to be gone
+	crowdPauses       = 20               // in a row, at most
 )
 
 // listener accepts customers for net/http, or lends its name to those that the engine
@@ -106,12 +105,14 @@ func peerAddr(c net.Conn) netip.AddrPort {
 	return plainAddr(ap)
 }
 
-// enter counts a connection in. When the relay holds all that it may, one that has no
-// customer's business on it makes room; false if there is none, or if too many of those
-// who made room are not gone yet: they still hold their descriptors.
+// enter counts a connection in. When the relay holds all that it may, a stranger makes
+// room; false if there is none, or if too many of those who made room are not gone yet:
+// they still hold their descriptors.
 func (s *Server) enter() bool {
 	n := s.open.Add(1)
-	if n <= int64(s.maxOpen) || s.makeRoom() && n <= int64(s.maxOpen+s.leavers) {
+	full := n > int64(s.maxOpen)
+	made := (full || s.strained()) && s.makeRoom()
+	if !full || made && n <= int64(s.maxOpen+s.leavers) {
 		return true
 	}
 	s.open.Add(-1)
@@ -121,62 +122,6 @@ func (s *Server) enter() bool {
 
 // crowded reports whether so many are on their way out that nobody else comes in.
 func (s *Server) crowded() bool { return s.open.Load() >= int64(s.maxOpen+s.leavers) }
-
-// makeRoom closes the connection that has waited longest without business, of those
-// that net/http has or of those that the engine has, whichever are more.
-func (s *Server) makeRoom() bool {
-	if s.looseCount() >= s.spareVisitors() {
-		return s.evictLoosest() || s.evictVisitor()
-	}
-	return s.evictVisitor() || s.evictLoosest()
-}
-
-// evictVisitor has the engine close a visitor. It does so soon: until then the visitor
-// is counted as going, lest he make room twice.
-func (s *Server) evictVisitor() bool {
-	if s.spareVisitors() <= 0 {
-		return false
-	}
-	s.going.Add(1) // before he can be gone
-	if !s.engine.EvictVisitor() {
-		s.isGone()
-		return false
-	}
-	s.evictedAt.Store(int64(s.now()))
-	s.evicted.Inc()
-	return true
-}
-
-// spareVisitors are the visitors that are not going already. One who became a tunnel
-// before he was told to go is never counted out: after a while nobody is going any more.
-func (s *Server) spareVisitors() int {
-	if s.now()-time.Duration(s.evictedAt.Load()) > evictionTime {
-		s.going.Store(0)
-	}
-	return s.engine.Visitors() - int(s.going.Load())
-}
-
-// left counts a visitor out whom the engine has closed.
-func (s *Server) left() {
-	s.open.Add(-1)
-	s.isGone()
-}
-
-// isGone takes one off those who are going, if there are any.
-func (s *Server) isGone() {
-	for {
-		n := s.going.Load()
-		if n == 0 || s.going.CompareAndSwap(n, n-1) {
-			return
-		}
-	}
-}
-
-func (s *Server) looseCount() int {
-	s.connsMu.Lock()
-	defer s.connsMu.Unlock()
-	return s.looseConns.Len()
-}
 
 // trusts reports whether a peer is a balancer, from which a PROXY header is required.
 func (s *Server) trusts(peer netip.Addr) bool {
@@ -206,51 +151,38 @@ func (s *Server) refuseAccept(l *listener, raw *net.TCPConn) {
 	})
 }
 
-// list registers a connection; as yet it has no business.
+// list registers a connection; as yet it is a stranger's.
 func (s *Server) list(c *frontConn) {
 	s.connsMu.Lock()
 	defer s.connsMu.Unlock()
-	s.conns[c] = s.looseConns.PushBack(c)
-	c.loose = true
+	s.conns[c] = struct{}{}
+	c.stranger.raw = c.raw
+	s.strangerWaits(&c.stranger, c.client.Addr())
 }
 
-// setHolder notes whose connection c is, if anybody's. One that holds nothing may be
-// closed to make room; those that have waited longest go first.
+// setHolder notes whose connection c is, if anybody's. One that holds nothing is a
+// stranger's.
 func (s *Server) setHolder(c *frontConn, key string, holds bool) {
 	s.connsMu.Lock()
 	defer s.connsMu.Unlock()
 	c.key = key
-	e, known := s.conns[c]
-	if !known || c.loose == !holds {
+	if _, known := s.conns[c]; !known || c.held == holds {
 		return
 	}
-	c.loose = !holds
-	if c.loose {
-		s.conns[c] = s.looseConns.PushBack(c)
+	c.held = holds
+	if holds {
+		s.strangers.take(&c.stranger)
 		return
 	}
-	s.looseConns.Remove(e)
-	s.conns[c] = nil
-}
-
-// waits notes that c has begun to wait for its next request: if it may be closed to
-// make room, the others come first.
-func (s *Server) waits(c *frontConn) {
-	s.connsMu.Lock()
-	defer s.connsMu.Unlock()
-	if e := s.conns[c]; c.loose && e != nil {
-		s.looseConns.MoveToBack(e)
-	}
+	s.strangerWaits(&c.stranger, c.client.Addr())
 }
 
 // unlist forgets c without closing it; false if it was not known.
 func (s *Server) unlist(c *frontConn) bool {
 	s.connsMu.Lock()
 	defer s.connsMu.Unlock()
-	e, known := s.conns[c]
-	if known && c.loose {
-		s.looseConns.Remove(e)
-	}
+	_, known := s.conns[c]
+	s.strangers.take(&c.stranger)
 	delete(s.conns, c)
 	return known
 }
@@ -260,24 +192,6 @@ func (s *Server) forget(c *frontConn) {
 	if s.unlist(c) {
 		s.open.Add(-1)
 	}
-}
-
-// evictLoosest closes the connection that has waited longest without business.
-func (s *Server) evictLoosest() bool {
-	s.connsMu.Lock()
-	e := s.looseConns.Front()
-	if e == nil {
-		s.connsMu.Unlock()
-		return false
-	}
-	c := e.Value.(*frontConn)
-	s.looseConns.Remove(e)
-	s.conns[c] = nil
-	c.loose = false
-	s.connsMu.Unlock()
-	s.evicted.Inc()
-	_ = c.raw.Close() // its goroutine sees that and does the rest
-	return true
 }
 
 // cutConns closes the sockets of all connections; their goroutines do the rest.

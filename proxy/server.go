@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"cmp"
-	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -134,8 +133,9 @@ type Server struct {
 	refusers       chan struct{}
 	refusedAccepts prometheus.Counter
 	evicted        prometheus.Counter
-	going          atomic.Int64 // visitors who were told to go, and are still counted
-	evictedAt      atomic.Int64 // when the last of them was told, on the server's clock
+	overShare      prometheus.Counter
+	unturned       prometheus.Counter // TLS handshakes that got no turn
+	handshakes     *handshakes
 	troubled       atomic.Int64 // when an error of accept was logged last, on the server's clock
 	leaving        atomic.Bool  // nobody is accepted any more: replies are the last
 	draining       atomic.Bool
@@ -146,9 +146,13 @@ type Server struct {
 	running        sync.WaitGroup // all goroutines but the connections'
 	serving        sync.WaitGroup // connections' goroutines; grows only while one of running accepts
 
-	connsMu    sync.Mutex // guards conns, looseConns, and frontConn's loose and key
-	conns      map[*frontConn]*list.Element
-	looseConns *list.List
+	strangers  *strangers
+	crowding   complaints // about origins over their share
+	crowdedOut complaints // about strangers who make room
+	spareConns int
+
+	connsMu sync.Mutex // guards conns, and frontConn's held and key
+	conns   map[*frontConn]struct{}
 }
 
 // knowsAccounts reports whether customers have accounts with the relay.
@@ -186,8 +190,9 @@ func New(c Config) (*Server, error) {
 		epoch:      time.Now(),
 		idPrefix:   strconv.FormatInt(time.Now().UnixMilli(), 36) + "-",
 		refusers:   make(chan struct{}, max(spare/3, 1)),
-		conns:      make(map[*frontConn]*list.Element),
-		looseConns: list.New(),
+		conns:      make(map[*frontConn]struct{}),
+		strangers:  newStrangers(),
+		spareConns: spare,
 	}
 	s.passed = newPassedConns(s)
 	s.bandwidths = newBandwidths(s.bandwidthOf, c.Shares, s.sharesTrouble)
@@ -200,6 +205,9 @@ func New(c Config) (*Server, error) {
 	s.leavers = max(spare/4, 16) // the host's reserve has room for as many
 	s.refusedAccepts = s.metrics.dropped.WithLabelValues("refused")
 	s.evicted = s.metrics.dropped.WithLabelValues("evicted")
+	s.handshakes = newHandshakes(s.strangers, handshakesAtOnce())
+	s.unturned = s.metrics.dropped.WithLabelValues("handshake")
+	s.overShare = s.metrics.dropped.WithLabelValues("address")
 	if len(c.TLSListen) > 0 {
 		cert, err := loadCertificate(c.CertFile, c.KeyFile)
 		if err != nil {
@@ -207,6 +215,12 @@ func New(c Config) (*Server, error) {
 		}
 		s.cert = cert
 		s.tls = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetCertificate: cert.get}
+		s.tls.GetConfigForClient, s.tls.GetCertificate = takeTurn, func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if _, err := takeTurn(hello); err != nil {
+				return nil, err
+			}
+			return cert.get(hello)
+		}
 	}
 	s.base, s.endBase = context.WithCancel(context.Background())
 	s.engine = tunnel.NewEngine(tunnel.Options{

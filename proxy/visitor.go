@@ -22,7 +22,9 @@ const maxLooks = 16
 type visitor struct {
 	listener *listener
 	client   netip.AddrPort
+	stranger stranger
 	due      bool  // a PROXY header is still to come
+	waits    bool  // among the strangers
 	looks    uint8 // at the present head
 }
 
@@ -34,6 +36,9 @@ var visitors = sync.Pool{New: func() any { return new(visitor) }}
 
 // drop gives v back with its last call.
 func (v *visitor) drop() {
+	if v.waits { // one who came with his head was never a stranger
+		v.server().strangers.take(&v.stranger)
+	}
 	*v = visitor{}
 	visitors.Put(v)
 }
@@ -67,6 +72,9 @@ func (v *visitor) Head(b []byte) tunnel.Verdict {
 			v.client = source
 		}
 		v.due = false
+		if v.waits {
+			v.server().strangerIsFrom(&v.stranger, v.client.Addr())
+		}
 		skipped = n
 	}
 	verdict := tunnel.Verdict{Action: tunnel.Wait}
@@ -78,6 +86,12 @@ func (v *visitor) Head(b []byte) tunnel.Verdict {
 		v.drop()
 	}
 	return verdict
+}
+
+// Waits implements tunnel.Visitor: he is a stranger until he has said who he is.
+func (v *visitor) Waits(seat tunnel.Seat) {
+	v.waits = true
+	v.server().visitorWaits(v, seat)
 }
 
 // judge judges a head that begins with b.
@@ -186,6 +200,9 @@ func (v *visitor) TimedOut(n int) []byte {
 func (v *visitor) Pass(conn *net.TCPConn, unread []byte) {
 	defer v.drop()
 	s := v.server()
+	if v.waits { // as the connection, from here on
+		s.strangers.take(&v.stranger)
+	}
 	c := &frontConn{
 		raw: conn, stream: conn, server: s, listener: v.listener, client: v.client, prepared: true,
 	}
@@ -200,7 +217,7 @@ func (v *visitor) Pass(conn *net.TCPConn, unread []byte) {
 
 // Gone implements tunnel.Visitor.
 func (v *visitor) Gone() {
-	v.server().left()
+	v.server().open.Add(-1)
 	v.drop()
 }
 

@@ -167,20 +167,6 @@ func (rs *reactors) visitors() int {
 	return int(n)
 }
 
-// evict has the reactor with the most visitors close one; false if there is none.
-func (rs *reactors) evict() bool {
-	var most *reactor
-	for _, r := range rs.all {
-		if most == nil || r.visitors.Load() > most.visitors.Load() {
-			most = r
-		}
-	}
-	if most == nil || most.visitors.Load() == 0 {
-		return false
-	}
-	return most.post(most.evict)
-}
-
 // serve accepts from l until stopServing.
 func (rs *reactors) serve(e *Engine, l *net.TCPListener, to Reception) error {
 	if !rs.any() {

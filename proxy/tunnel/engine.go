@@ -259,10 +259,6 @@ func (e *Engine) StopServing() { e.reactors.stopServing() }
 // Visitors is the number of connections whose heads are awaited.
 func (e *Engine) Visitors() int { return e.reactors.visitors() }
 
-// EvictVisitor has one of the visitors closed who have waited longest, soon; false if
-// there is none.
-func (e *Engine) EvictVisitor() bool { return e.reactors.evict() }
-
 // now is a coarse monotonic clock.
 func (e *Engine) now() time.Duration { return time.Since(e.epoch) }
 

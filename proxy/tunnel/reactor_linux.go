@@ -51,7 +51,6 @@ type reactor struct {
 	ready    []uint64 // sides that have used up their turn
 	debts    debts    // sides that wait for their share
 	breaking []uint64 // tunnels that wait for a queue to empty
-	waiting  queue    // visitors, longest waiting first
 	setups   []*setup // for reuse
 	pipes    pipes
 	buffer   []byte // what is being read
@@ -61,8 +60,7 @@ type reactor struct {
 	stopping bool
 
 	visitors atomic.Int64
-	load     atomic.Int64 // connections that it was given and has not let go of
-	tickets  uint32
+	load     atomic.Int64       // connections that it was given and has not let go of
 	look     func(uintptr) bool // fetches events; made once
 	got      int                // how many there are
 	events   [eventsAtOnce]unix.EpollEvent
@@ -363,8 +361,12 @@ func (r *reactor) receive(a *arrival) {
 		r.lastWord(t, a.reply)
 		return
 	}
-	r.waits(t, a.reception.HeadTimeout)
+	r.setDeadline(t, a.reception.HeadTimeout)
+	generation := t.generation
 	r.visit(t)
+	if t.generation == generation && t.phase == visiting && !t.setup.waits {
+		r.waits(t)
+	}
 }
 
 func (r *reactor) newSetup() *setup {

@@ -137,8 +137,10 @@ func TestVisitorsPanic(t *testing.T) {
 		"TimedOut":       {func(h *house) { h.words = func(int) []byte { panic("bug") } }, func(*house, net.Conn) {}},
 		"Gone":           {func(h *house) { h.arrive = func() (Visitor, []byte) { return goneBug{h.enter()}, nil } }, func(_ *house, c net.Conn) { send(t, c, "drop\n") }},
 		"Gone, evicted": {func(h *house) { h.arrive = func() (Visitor, []byte) { return goneBug{h.enter()}, nil } }, func(h *house, _ net.Conn) {
-			until(t, h.engine.EvictVisitor)
+			until(t, func() bool { return h.guest(0).waits.Load() == 1 })
+			h.guest(0).place().Evict()
 		}},
+		"Waits": {func(h *house) { h.arrive = func() (Visitor, []byte) { return waitsBug{h.enter()}, nil } }, func(*house, net.Conn) {}},
 		"Gone, dismissed": {func(h *house) { h.arrive = func() (Visitor, []byte) { return goneBug{h.enter()}, nil } }, func(h *house, _ net.Conn) {
 			until(t, func() bool { return h.engine.Visitors() == 1 })
 			h.engine.StopServing()
@@ -169,6 +171,11 @@ func TestVisitorsPanic(t *testing.T) {
 type goneBug struct{ *guest }
 
 func (g goneBug) Gone() { g.guest.Gone(); panic("bug") }
+
+// waitsBug is a guest with another one.
+type waitsBug struct{ *guest }
+
+func (waitsBug) Waits(Seat) { panic("bug") }
 
 // One who sends head after head has his turn, and then others have theirs.
 func TestVisitorsTakeTurns(t *testing.T) {

@@ -137,6 +137,7 @@ func (s *stress) Head(b []byte) Verdict {
 }
 
 func (s *stress) TimedOut(int) []byte       { return nil }
+func (s *stress) Waits(Seat)                {}
 func (s *stress) Pass(*net.TCPConn, []byte) {}
 func (s *stress) Gone()                     {}
 func (s *stress) part(r *rand.Rand) []byte {

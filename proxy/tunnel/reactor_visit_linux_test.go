@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,6 +24,21 @@ type guest struct {
 	gone   atomic.Int32
 	passed atomic.Int32
 	last   atomic.Int64 // length of the bytes judged last
+	seat   atomic.Pointer[Seat]
+	waits  atomic.Int32
+}
+
+func (g *guest) Waits(s Seat) {
+	g.seat.Store(&s)
+	g.waits.Add(1)
+}
+
+// place is where he was told that he waits; nobody's before.
+func (g *guest) place() Seat {
+	if s := g.seat.Load(); s != nil {
+		return *s
+	}
+	return Seat{}
 }
 
 // house receives guests.
@@ -358,46 +372,62 @@ func TestVisitorBecomesATunnel(t *testing.T) {
 	}
 }
 
-func TestEvictVisitor(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one reactor, so that there is one order
+// A visitor is told of his seat when he begins to wait, and of no other time. Whoever has
+// left it is not found there any more.
+func TestSeats(t *testing.T) {
 	h := newHouse(t).serve(patience, patience)
-	if h.engine.EvictVisitor() {
-		t.Error("somebody was evicted")
-	}
-	visitors := make([]net.Conn, 4)
+	visitors := make([]net.Conn, 3)
 	for i := range visitors {
 		visitors[i] = h.visit()
-		until(t, func() bool { return h.engine.Visitors() == i+1 })
+		until(t, func() bool { return h.guest(i).waits.Load() == 1 })
 	}
-	send(t, visitors[0], "hello\n") // he begins to wait anew
+	send(t, visitors[0], "hello\nand half a li") // he begins to wait anew
 	expect(t, visitors[0], "you said hello\n")
+	until(t, func() bool { return h.guest(0).waits.Load() == 2 })
 	send(t, visitors[2], "half a li") // he does not
-	for _, i := range []int{1, 2, 3, 0} {
-		before := h.engine.Visitors()
-		if !h.engine.EvictVisitor() {
-			t.Fatal("nobody was evicted")
+	until(t, func() bool { return h.guest(2).last.Load() == 9 })
+	left := h.guest(1).place()
+	must(t, visitors[1].Close())
+	until(t, func() bool { return h.guest(1).gone.Load() == 1 })
+	next := h.visit()
+	until(t, func() bool { return h.guest(3).waits.Load() == 1 })
+	left.Evict()
+	Seat{}.Evict()
+	send(t, next, "hello\n")
+	expect(t, next, "you said hello\n")
+	for _, i := range []int{2, 0} {
+		if n := h.guest(i).waits.Load(); n != int32(2-i/2) {
+			t.Errorf("visitor %d was told %d times", i, n)
 		}
-		until(t, func() bool { return h.engine.Visitors() == before-1 })
-		if i != 2 { // with a reset there
-			expectEOF(t, visitors[i])
-		}
+		h.guest(i).place().Evict()
 		until(t, func() bool { return h.guest(i).gone.Load() == 1 })
+		_, _ = io.Copy(io.Discard, visitors[i])
 	}
-	if h.engine.EvictVisitor() {
-		t.Error("somebody was evicted")
+	if n := h.engine.Visitors(); n != 1 {
+		t.Errorf("%d visitors are left", n)
 	}
 }
 
-// The queue of those who wait does not grow with what they say.
-func TestWaitingQueueIsBounded(t *testing.T) {
-	h := newHouse(t).serve(patience, patience)
+// One who comes with his head does not wait; the seat of one who has become a tunnel is
+// not his any more.
+func TestTunnelHasNoSeat(t *testing.T) {
+	h := newHouse(t)
+	addr := gateway(t, echo(accepted))
+	h.script = func() *script {
+		return &script{
+			greeting: greeting, request: request, reply: readReply,
+			next: func() (Attempt, error) {
+				return Attempt{Addr: addr, Timeout: patience, ReplyTimeout: patience}, nil
+			},
+		}
+	}
+	h.serve(patience, patience)
 	c := h.visit()
-	for range 3000 {
-		send(t, c, "hello\n")
-		expect(t, c, "you said hello\n")
-	}
-	places := h.engine.reactors.each(func(r *reactor) int { return len(r.waiting.places) })
-	if places > 3*chunkSize*len(h.engine.reactors.all) {
-		t.Errorf("%d places for one visitor", places)
-	}
+	until(t, func() bool { return h.guest(0).waits.Load() == 1 })
+	send(t, c, "open\n")
+	expect(t, c, greeting)
+	h.guest(0).place().Evict()
+	h.engine.reactors.each(func(*reactor) int { return 0 }) // it has been heard
+	send(t, c, "still here")
+	expect(t, c, "still here")
 }

@@ -57,9 +57,9 @@ type setup struct {
 	limit     int64              // reactor's time at which the attempt is over; 0 = none
 	cancel    context.CancelFunc // of Open
 	err       error
-	dropped   int // bytes, while lingering
-	ticket    uint32
+	dropped   int  // bytes, while lingering
 	between   bool // heads: the next one has not begun
+	waits     bool // and the visitor was told so
 }
 
 // socket is one end of a tunnel. What concerns bytes is of the direction that begins

@@ -13,6 +13,10 @@ type Visitor interface {
 	// Head judges b: all bytes that have come and were not consumed, never empty. b is
 	// valid until Head returns.
 	Head(b []byte) Verdict
+	// Waits is called when a visitor begins to wait: for his first head, unless it had come
+	// with the connection, and after each Answer for the next one. By the seat he can be
+	// told to go meanwhile.
+	Waits(s Seat)
 	// TimedOut is called when a head did not come in time; n bytes of it have. What it
 	// returns is written as a last word; may be empty. Gone follows.
 	TimedOut(n int) []byte

@@ -5,7 +5,6 @@ package tunnel
 import (
 	"net"
 	"os"
-	"time"
 )
 
 // maxHead bounds the bytes kept of a head that is not whole: a visitor's or an upstream's.
@@ -14,23 +13,25 @@ const maxHead = bufferSize
 // readsAtOnce is how often a visitor is read from before others get their turn.
 const readsAtOnce = 2
 
-// waits begins a visitor's wait for a head.
-func (r *reactor) waits(t *tunnel, d time.Duration) {
-	r.tickets++
-	t.setup.ticket = r.tickets
-	t.setup.between = false
-	r.waiting.push(place{t.token(0), r.tickets})
-	r.waiting.tidy(int(r.visitors.Load()), func(p place) bool { return r.stillWaits(p) != nil })
-	r.setDeadline(t, d)
+// Seat is a visitor's place in the engine. It is his until he leaves it; then it is
+// nobody's. The zero Seat is nobody's.
+type Seat struct {
+	reactor *reactor
+	token   uint64
 }
 
-// stillWaits finds the visitor who has p; nil if it is none any more.
-func (r *reactor) stillWaits(p place) *tunnel {
-	t := r.slab.find(p.token)
-	if t == nil || t.phase != visiting || t.setup.ticket != p.ticket {
-		return nil
+// Evict has the visitor's connection closed, soon, if he is a visitor still. It does not
+// wait, and anybody may call it at any time.
+func (s Seat) Evict() {
+	if s.reactor != nil {
+		s.reactor.post(func() { s.reactor.evict(s.token) })
 	}
-	return t
+}
+
+// waits tells a visitor that his wait for a head begins.
+func (r *reactor) waits(t *tunnel) {
+	t.setup.waits = true
+	t.setup.visitor.Waits(Seat{r, t.token(0)})
 }
 
 // visit reads what a visitor has sent and has it judged.
@@ -107,8 +108,9 @@ func (r *reactor) judge(t *tunnel, b []byte) bool {
 		}
 	}
 	t.setup.head = nil
-	r.waits(t, t.setup.reception.KeepAlive)
+	r.setDeadline(t, t.setup.reception.KeepAlive)
 	t.setup.between = true
+	r.waits(t)
 	return true
 }
 
@@ -121,7 +123,11 @@ func (r *reactor) keep(t *tunnel, head []byte, next bool) bool {
 	}
 	t.setup.head = head
 	if next || t.setup.between && len(head) > 0 {
-		r.waits(t, t.setup.reception.HeadTimeout)
+		t.setup.between = false
+		r.setDeadline(t, t.setup.reception.HeadTimeout)
+		if next {
+			r.waits(t)
+		}
 	}
 	return true
 }
@@ -185,17 +191,10 @@ func (r *reactor) headLate(t *tunnel) {
 	r.lastWord(t, reply)
 }
 
-// evict closes the visitor that has waited longest.
-func (r *reactor) evict() {
-	for {
-		p, ok := r.waiting.pop()
-		if !ok {
-			return
-		}
-		if t := r.stillWaits(p); t != nil {
-			r.dismissOne(t)
-			return
-		}
+// evict closes the visitor who has the seat of a token, if there is one.
+func (r *reactor) evict(token uint64) {
+	if t := r.slab.find(token); t != nil && t.phase == visiting {
+		r.dismissOne(t)
 	}
 }
 

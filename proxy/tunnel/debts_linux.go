@@ -4,47 +4,8 @@ package tunnel
 
 import "container/heap"
 
-// fewEntries is how many a queue may hold of what has gone before it is tidied at all.
+// fewEntries is how many of them may be held of what has gone before it is tidied at all.
 const fewEntries = 256
-
-// queue holds visitors in the order in which they began to wait. Those that have
-// become something else, or begun to wait anew, are left in it until it is tidied.
-type queue struct {
-	places []place
-	head   int
-}
-
-// place is a visitor's in the queue; his setup knows the ticket of the one that counts.
-type place struct {
-	token  uint64
-	ticket uint32
-}
-
-func (q *queue) push(p place) { q.places = append(q.places, p) }
-
-// pop takes the next place out.
-func (q *queue) pop() (place, bool) {
-	if q.head == len(q.places) {
-		q.places, q.head = q.places[:0], 0
-		return place{}, false
-	}
-	q.head++
-	return q.places[q.head-1], true
-}
-
-// tidy keeps those that keep says, when more than twice live and a few are in it.
-func (q *queue) tidy(live int, keep func(place) bool) {
-	if len(q.places) <= 2*live+fewEntries {
-		return
-	}
-	kept := q.places[:0]
-	for _, p := range q.places[q.head:] {
-		if keep(p) {
-			kept = append(kept, p)
-		}
-	}
-	q.places, q.head = kept, 0
-}
 
 // debt is a side that waits until its share of a bandwidth allows the next move.
 type debt struct {
