@@ -56,7 +56,8 @@ type frontConn struct {
 	stream   net.Conn  // what HTTP is spoken on: raw, a *rest, or a *tls.Conn
 	client   netip.AddrPort
 	in       incoming
-	order    []string // see fieldOrder
+	order    []string  // see fieldOrder
+	headBy   time.Time // the first head's end, if it began before net/http had the connection
 	phase    atomic.Int32
 	close    sync.Once
 
@@ -393,8 +394,11 @@ func (c *frontConn) SetDeadline(t time.Time) error { return c.raw.SetDeadline(t)
 // there is always one: net/http takes it away when it interrupts the transport's read,
 // and then reads what is left of the body itself.
 func (c *frontConn) SetReadDeadline(t time.Time) error {
-	if t.IsZero() && c.leaving.Load() {
+	switch {
+	case t.IsZero() && c.leaving.Load():
 		t = time.Now().Add(lingerTimeout)
+	case t.After(c.headBy) && !c.headBy.IsZero():
+		t = c.headBy
 	}
 	return c.raw.SetReadDeadline(t)
 }
@@ -421,13 +425,14 @@ func (s *Server) stateChanged(conn net.Conn, state http.ConnState) {
 		if c.at() != phaseOver { // or a head was refused before net/http had all of it
 			c.setPhase(phaseJudged)
 		}
+		c.headBy = time.Time{}
 	case http.StateHijacked:
 		c.hijacked = true
 	case http.StateClosed:
 		s.serving.Done()
 	case http.StateIdle:
-		c.setPhase(phaseWaiting)
-		c.wholeRead.Store(false)
 		s.strangers.again(&c.stranger)
+		c.wholeRead.Store(false)
+		c.setPhase(phaseWaiting)
 	}
 }

@@ -54,7 +54,12 @@ func (r *rig) dial() *customer { return r.dialAt(0, nil) }
 // dialAt connects to the n-th address, over TLS if there is a configuration.
 func (r *rig) dialAt(n int, secured *tls.Config) *customer {
 	r.t.Helper()
-	conn, err := net.DialTimeout("tcp", r.server.Addrs()[n].String(), patience)
+	return r.dialBy(&net.Dialer{Timeout: patience}, n, secured)
+}
+
+func (r *rig) dialBy(d *net.Dialer, n int, secured *tls.Config) *customer {
+	r.t.Helper()
+	conn, err := d.Dial("tcp", r.server.Addrs()[n].String())
 	must(r.t, err)
 	must(r.t, conn.SetDeadline(time.Now().Add(patience)))
 	c := &customer{Conn: conn, t: r.t, raw: conn.(*net.TCPConn)}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/netip"
 	"testing"
 
 	"maskrelay/masking"
@@ -20,7 +21,7 @@ func TestCrowdIsBounded(t *testing.T) {
 	if !s.crowded() {
 		t.Error("nobody says that it is crowded")
 	}
-	if s.enter() {
+	if s.enter(netip.MustParseAddr("127.0.0.1")) {
 		t.Error("somebody enters though it is crowded")
 		s.open.Add(-1)
 	}

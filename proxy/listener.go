@@ -86,7 +86,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		for n := 0; n < crowdPauses && s.crowded(); n++ {
 			time.Sleep(crowdPause)
 		}
-		if !s.enter() {
+		if !s.enter(c.client.Addr()) {
 			s.refuseAccept(l, raw)
 			continue
 		}
@@ -108,10 +108,10 @@ func peerAddr(c net.Conn) netip.AddrPort {
 // enter counts a connection in. When the relay holds all that it may, a stranger makes
 // room; false if there is none, or if too many of those who made room are not gone yet:
 // they still hold their descriptors.
-func (s *Server) enter() bool {
+func (s *Server) enter(peer netip.Addr) bool {
 	n := s.open.Add(1)
 	full := n > int64(s.maxOpen)
-	made := (full || s.strained()) && s.makeRoom()
+	made := (full || s.strained()) && s.makeRoom(s.originOf(peer))
 	if !full || made && n <= int64(s.maxOpen+s.leavers) {
 		return true
 	}

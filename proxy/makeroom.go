@@ -17,9 +17,9 @@ func (s *Server) strained() bool {
 	return s.strangers.count.Load() > int64(s.spareConns) && s.memoryFull()
 }
 
-// makeRoom tells the stranger to go who has waited longest; false if there is none.
-func (s *Server) makeRoom() bool {
-	if !s.strangers.evict() {
+// makeRoom tells a stranger to go for another one's sake; false if there is none.
+func (s *Server) makeRoom(from origin) bool {
+	if !s.strangers.evictFor(from, s.mostFrom()/2) {
 		return false
 	}
 	s.evicted.Inc()

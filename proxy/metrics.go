@@ -30,6 +30,7 @@ type metrics struct {
 	series   map[string]struct{} // accounts with series of their own
 
 	connections, limit, waiting, bytes, draining, reloaded *prometheus.Desc
+	strangers, handshakes                                  *prometheus.Desc
 	accountConnections, accountConnsLimit, accountBytes    *prometheus.Desc
 }
 
@@ -48,13 +49,16 @@ func newMetrics(meter *usage.Meter) *metrics {
 		}),
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "maskrelay_accepts_dropped_total",
-			Help: "Connections refused at accept (refused), or closed while idle to make room (evicted).",
+			Help: "Connections that had not logged in and were refused at accept (refused), closed to make room (evicted), closed " +
+				"because their address had more than its share (address), or got no turn for a TLS handshake in time (handshake).",
 		}, []string{"reason"}),
 		meter:              meter,
 		series:             make(map[string]struct{}),
 		connections:        desc("connections", "Customers' connections that hold a slot.", "kind"),
 		limit:              desc("connections_limit", "Customers' connections that this relay takes."),
 		waiting:            desc("connections_waiting", "Customers' connections that wait for a slot of the full relay."),
+		strangers:          desc("connections_unauthenticated", "Customers' connections that have not logged in."),
+		handshakes:         desc("tls_handshakes_waiting", "TLS handshakes of customers that wait for their turn."),
 		bytes:              desc("bytes_total", "Payload bytes as customers see them.", "direction"),
 		draining:           desc("draining", "1 while the relay drains."),
 		reloaded:           desc("accounts_reload_success", "1 unless the last change of the accounts was refused."),
@@ -97,7 +101,7 @@ func (s *Server) Describe(ch chan<- *prometheus.Desc) {
 	m.connect.Describe(ch)
 	m.dropped.Describe(ch)
 	for _, d := range []*prometheus.Desc{
-		m.connections, m.limit, m.waiting, m.bytes, m.draining, m.reloaded,
+		m.connections, m.limit, m.waiting, m.bytes, m.draining, m.reloaded, m.strangers, m.handshakes,
 		m.accountConnections, m.accountConnsLimit, m.accountBytes,
 	} {
 		ch <- d
@@ -120,6 +124,8 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.connections, float64(s.heldConns()), "http")
 	gauge(m.limit, float64(s.slots.Max()))
 	gauge(m.waiting, float64(s.fair.Waiting()))
+	gauge(m.strangers, float64(s.strangers.count.Load()))
+	gauge(m.handshakes, float64(s.handshakes.inLine()))
 	gauge(m.draining, boolValue(s.Draining()))
 	gauge(m.reloaded, boolValue(s.accountsGood()))
 	counter(m.bytes, m.sent.Load(), "sent")

@@ -223,14 +223,19 @@ func (s *strangers) partLocked(x *stranger) {
 	}
 }
 
-// evict tells the stranger to go who has waited longest, and reports whether there was one.
-func (s *strangers) evict() bool {
+// evictFor tells a stranger to go to make room for one from an origin, and reports whether there was one: who has waited
+// longest of that origin, if it has more than many and more than the mean, or of all. So a flood makes its own room, and
+// a customer who opens a few connections at once beside a crowd does not.
+func (s *strangers) evictFor(from origin, many int) bool {
 	s.mu.Lock()
 	x := s.all.first
+	if c := s.crowds[from]; c != nil && c.count > many && c.count*len(s.crowds) > s.all.count {
+		x = c.first
+	}
 	return s.tellUnlock(x)
 }
 
-// evictFrom is evict among those of one origin.
+// evictFrom tells the stranger to go who has waited longest of those of one origin.
 func (s *strangers) evictFrom(from origin) bool {
 	s.mu.Lock()
 	var x *stranger

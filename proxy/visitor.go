@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"maskrelay/masking"
 	"maskrelay/proxy/limit"
@@ -23,9 +24,10 @@ type visitor struct {
 	listener *listener
 	client   netip.AddrPort
 	stranger stranger
-	due      bool  // a PROXY header is still to come
-	waits    bool  // among the strangers
-	looks    uint8 // at the present head
+	began    time.Duration // when the time of the head that is awaited did, on the server's clock; 0 = not yet
+	due      bool          // a PROXY header is still to come
+	waits    bool          // among the strangers
+	looks    uint8         // at the present head
 }
 
 var _ tunnel.Visitor = (*visitor)(nil)
@@ -46,10 +48,10 @@ func (v *visitor) drop() {
 // arrive takes up a connection for the listener; nil and a reply turn it away.
 func (l *listener) arrive(peer netip.AddrPort) (tunnel.Visitor, []byte) {
 	s := l.server
-	if !s.enter() {
+	peer = plainAddr(peer)
+	if !s.enter(peer.Addr()) {
 		return nil, s.replies.of(RelayFull).Bytes(true)
 	}
-	peer = plainAddr(peer)
 	v := visitors.Get().(*visitor)
 	*v = visitor{listener: l, client: peer, due: s.trusts(peer.Addr())}
 	return v, nil
@@ -90,6 +92,9 @@ func (v *visitor) Head(b []byte) tunnel.Verdict {
 
 // Waits implements tunnel.Visitor: he is a stranger until he has said who he is.
 func (v *visitor) Waits(seat tunnel.Seat) {
+	if !v.waits {
+		v.began = v.server().now()
+	}
 	v.waits = true
 	v.server().visitorWaits(v, seat)
 }
@@ -99,6 +104,9 @@ func (v *visitor) judge(b []byte) tunnel.Verdict {
 	head, n, kind := parseConnect(b)
 	if kind == headIncomplete && v.looks < maxLooks {
 		v.looks++
+		if v.began == 0 {
+			v.began = v.server().now()
+		}
 		return tunnel.Verdict{Action: tunnel.Wait}
 	}
 	v.looks = 0
@@ -174,6 +182,7 @@ func (s *Server) lend(t *tunnelExchange) Outcome {
 func (v *visitor) refuse(t *tunnelExchange, reply *masking.Reply, why *record, closes bool) tunnel.Verdict {
 	s := v.server()
 	last := closes || endsWith(why.outcome, reply.Status(), true) || s.leaving.Load()
+	v.began = 0
 	t.id = s.nextID.Add(1)
 	r := t.record(why.outcome, reply.Status())
 	r.cause = why.cause
@@ -195,8 +204,8 @@ func (v *visitor) TimedOut(n int) []byte {
 	return reply.Bytes(true)
 }
 
-// Pass implements tunnel.Visitor: net/http goes on. The time for a head begins anew
-// there, once.
+// Pass implements tunnel.Visitor: net/http goes on. The time for a head that has begun
+// does not begin anew.
 func (v *visitor) Pass(conn *net.TCPConn, unread []byte) {
 	defer v.drop()
 	s := v.server()
@@ -205,6 +214,9 @@ func (v *visitor) Pass(conn *net.TCPConn, unread []byte) {
 	}
 	c := &frontConn{
 		raw: conn, stream: conn, server: s, listener: v.listener, client: v.client, prepared: true,
+	}
+	if v.began > 0 {
+		c.headBy = s.epoch.Add(v.began + s.config.HeaderTimeout)
 	}
 	if len(unread) > 0 {
 		c.stream = &rest{Conn: conn, head: bytes.NewReader(unread)}
