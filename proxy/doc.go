@@ -32,6 +32,21 @@
 // target's leaves in its place; "Upgrade: h2c" is dropped. A CONNECT may lack Host. A
 // connection of HTTP/1.0 carries one request. FuzzIncoming holds it to http.ReadRequest.
 //
+// Who has not said who he is, by a login that is good or, without logins, by a request, is a
+// stranger: his PROXY header, TLS handshake or head is awaited, or he was refused and kept.
+// Strangers get what room tunnels leave, a quarter of all places at most for one address
+// (IPv6: one /64), and never a slot. When there is no room for another one, he goes who has
+// waited longest: of the address that is over its share, of the newcomer's if that has more
+// than half of one, or of all. Balancers of which a PROXY header is awaited have no share; a
+// balancer that sends none makes all customers one address, which is why the share is so
+// large. While the host is short of memory there are no more of them than SpareConns. What
+// one takes of the process: 2 KB while the engine has him (9 with the largest head that it
+// keeps), 16 KB in net/http (48 so), 36 KB behind TLS (BenchmarkStrangersMemory). The time
+// for a head is one from its first byte on, and from the connection's for the first.
+//
+// TLS handshakes compute a few at once, in turn by address (see handshakes), and read no
+// more than 16 KB.
+//
 // goproxy is set up to fail closed: it never dials, never tunnels, never
 // intercepts, and never writes an error text of its own. net/http's own error
 // replies (400, 431, 417, 505) are replaced on the connection that it writes them

@@ -17,7 +17,7 @@ import (
 )
 
 // writePair writes a new certificate of ca into the directory and returns its files.
-func writePair(t *testing.T, dir string, ca *upstreamtest.CA) (certFile, keyFile string) {
+func writePair(t testing.TB, dir string, ca *upstreamtest.CA) (certFile, keyFile string) {
 	t.Helper()
 	pair, err := ca.Server()
 	must(t, err)

@@ -35,7 +35,7 @@ func (c *frontConn) shakeHands(deadline time.Time) (*tls.Conn, error) {
 	secured := tls.Server(h, c.server.tls)
 	if err := secured.Handshake(); err != nil {
 		if errors.Is(err, errNoTurn) {
-			c.server.unturned.Inc()
+			c.server.noTurn(c)
 		}
 		return nil, err
 	}
@@ -60,6 +60,14 @@ func (h *handshakeConn) Read(b []byte) (int, error) {
 	n, err := h.Conn.Read(b[:min(len(b), h.left)])
 	h.left -= n
 	return n, err
+}
+
+// Write implements net.Conn. crypto/tls writes when all is computed, or nothing is to be.
+func (h *handshakeConn) Write(b []byte) (int, error) {
+	if !h.over {
+		h.giveTurn()
+	}
+	return h.Conn.Write(b)
 }
 
 // takeTurn is called by crypto/tls when a ClientHello has come and before it signs anything.

@@ -140,6 +140,7 @@ func TestHandshakesAreBounded(t *testing.T) {
 		t.Error("a handshake without a turn")
 	}
 	eventually(t, "it is counted", func() bool { return r.dropped("handshake") == 1 })
+	eventually(t, "it is logged", func() bool { return strings.Contains(r.log.text(), "no turn") })
 	r.idle()
 	waiting := r.dialAt(0, trusting(ca))
 	done := make(chan error, 1)

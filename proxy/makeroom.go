@@ -62,6 +62,15 @@ func (s *Server) boundOrigin(from origin, n int) {
 	}
 }
 
+// noTurn counts a TLS handshake that was not done.
+func (s *Server) noTurn(c *frontConn) {
+	s.unturned.Inc()
+	if closed, due := s.turnless.add(s.now()); due {
+		s.log.Warn().Stringer("client", c.clientAddr()).Int64("closed", closed).Int("waiting", s.handshakes.inLine()).
+			Msg("more TLS handshakes than processors can do: some got no turn in time")
+	}
+}
+
 // complaints are counted, and logged now and then. The zero value is ready.
 type complaints struct {
 	count atomic.Int64

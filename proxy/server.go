@@ -149,6 +149,7 @@ type Server struct {
 	strangers  *strangers
 	crowding   complaints // about origins over their share
 	crowdedOut complaints // about strangers who make room
+	turnless   complaints // about TLS handshakes that were not done
 	spareConns int
 
 	connsMu sync.Mutex // guards conns, and frontConn's held and key
