@@ -6,6 +6,9 @@
 //
 // The tests of a fleet (fleet*_test.go) have several relays with a real Redis between them, and take it away, freeze it and empty it.
 //
+// The tests of abuse (abuse*_test.go) set a mob on a relay, and hold what a well-behaved customer gets beside it, and the relay's memory and
+// descriptors, to bars.
+//
 // The outside programs come from Debian's packages and npm (install-parts.sh). A test whose program is missing is skipped by its name,
 // and fails where the environment says CI=true.
 package integration

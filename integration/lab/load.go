@@ -31,6 +31,8 @@ const (
 	roleVendor    = "vendor"
 	roleGenerator = "generator"
 	roleGateway   = "gateway"
+	roleCalm      = "calm"
+	roleSite      = "site"
 )
 
 // RunRole runs the role that the environment asks for and reports true; TestMain calls it first.
@@ -42,6 +44,10 @@ func RunRole() bool {
 		runGenerator()
 	case roleGateway:
 		runGateway()
+	case roleCalm:
+		runCalm()
+	case roleSite:
+		runSite()
 	default:
 		return false
 	}

@@ -83,3 +83,47 @@ func atoi(t testing.TB, s string) int {
 	}
 	return n
 }
+
+// Memory is what of a process is in memory, in bytes, shared pages included: now, and at most since ResetPeak.
+type Memory struct{ Now, Peak int64 }
+
+// ProcessMemory reads VmRSS and VmHWM of a process.
+func ProcessMemory(t testing.TB, pid int) Memory {
+	t.Helper()
+	status := readProc(t, pid, "status")
+	field := func(name string) int64 {
+		_, after, ok := strings.Cut(status, name)
+		if !ok {
+			t.Fatalf("no %s in /proc status", name)
+		}
+		return int64(atoi(t, strings.Fields(after)[0])) << 10
+	}
+	return Memory{Now: field("VmRSS:"), Peak: field("VmHWM:")}
+}
+
+// ResetPeak has a process's peak begin anew (proc(5), clear_refs).
+func ResetPeak(t testing.TB, pid int) {
+	t.Helper()
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// BusyTime is the CPU time that the machine has spent on processes since it started, or was denied by its host.
+func BusyTime(t testing.TB) time.Duration {
+	t.Helper()
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	fields := strings.Fields(line)
+	if len(fields) < 9 || fields[0] != "cpu" {
+		t.Fatalf("/proc/stat begins with %q", line)
+	}
+	ticks := 0
+	for _, i := range []int{1, 2, 3, 8} { // user, nice, system, steal: proc(5)
+		ticks += atoi(t, fields[i])
+	}
+	return time.Duration(ticks) * clockTick
+}
