@@ -172,9 +172,10 @@ func relayReply(reply string) Behaviour {
 	})
 }
 
-// expand replaces {brand} in s.
+// expand replaces {brand} in s; {lower}, the same in small letters; {host}, {exit} and {trace}.
 func (v *Vendor) expand(s string) []byte {
-	return []byte(strings.ReplaceAll(s, "{brand}", v.config.Brand))
+	return []byte(strings.NewReplacer("{brand}", v.config.Brand, "{lower}", strings.ToLower(v.config.Brand),
+		"{host}", v.host(), "{exit}", exitIP, "{trace}", vendorTrace).Replace(s))
 }
 
 // text answers the first request with s, {brand} replaced, then ends as told.

@@ -26,12 +26,15 @@ type CA struct {
 }
 
 // NewCA makes an authority with a fresh key, valid for a day.
-func NewCA() (*CA, error) {
+func NewCA() (*CA, error) { return newCA(pkix.Name{CommonName: "Loopback Test Root"}) }
+
+// newCA makes an authority of the given name.
+func newCA(name pkix.Name) (*CA, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("upstreamtest: ca key: %w", err)
 	}
-	tmpl, err := template("Loopback Test Root")
+	tmpl, err := template(name)
 	if err != nil {
 		return nil, err
 	}
@@ -55,13 +58,22 @@ func (a *CA) Server(names ...string) (tls.Certificate, error) {
 	if len(names) == 0 {
 		names = []string{"localhost", "127.0.0.1", "::1"}
 	}
+	return a.sign(pkix.Name{CommonName: names[0]}, 0, names)
+}
+
+// sign makes a certificate for subject and names that ends so much before now, or at 0 lives a day.
+func (a *CA) sign(subject pkix.Name, over time.Duration, names []string) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("upstreamtest: server key: %w", err)
 	}
-	tmpl, err := template(names[0])
+	tmpl, err := template(subject)
 	if err != nil {
 		return tls.Certificate{}, err
+	}
+	if over > 0 {
+		tmpl.NotAfter = time.Now().Add(-over)
+		tmpl.NotBefore = tmpl.NotAfter.Add(-certLifetime)
 	}
 	tmpl.KeyUsage = x509.KeyUsageDigitalSignature
 	tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
@@ -92,7 +104,7 @@ func (a *CA) PEM() []byte {
 }
 
 // template returns what both kinds of certificate share.
-func template(name string) (*x509.Certificate, error) {
+func template(subject pkix.Name) (*x509.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
 		return nil, fmt.Errorf("upstreamtest: serial number: %w", err)
@@ -100,7 +112,7 @@ func template(name string) (*x509.Certificate, error) {
 	now := time.Now()
 	return &x509.Certificate{
 		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: name},
+		Subject:      subject,
 		NotBefore:    now.Add(-time.Hour),
 		NotAfter:     now.Add(certLifetime),
 	}, nil

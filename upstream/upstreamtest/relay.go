@@ -23,6 +23,8 @@ type Relay struct {
 	Chunk int
 	// Delay is the wait before every write of the reply.
 	Delay time.Duration
+
+	meddle *meddling // what it does to answers, also to those of targets; nil = no more than every gateway
 }
 
 // settle is how long a request body may lag behind its response.
@@ -60,7 +62,7 @@ func (r Relay) exchange(ctx context.Context, c *Conn, req *RecordedRequest) bool
 	if err != nil {
 		return c.write(v.dialFailure(err)) == nil && !req.HasBody()
 	}
-	f := &forward{c: c, target: target, req: req}
+	f := &forward{c: c, target: target, req: req, meddle: r.meddle}
 	return f.run(ctx)
 }
 
@@ -71,12 +73,14 @@ func (r Relay) connect(ctx context.Context, c *Conn, req *RecordedRequest) bool 
 		return c.write(c.vendor.dialFailure(err)) == nil
 	}
 	defer func() { _ = target.Close() }() // the tunnel is over
-	reply := r.Reply
-	if reply == nil {
+	reply, at := r.Reply, pace{chunk: r.Chunk, delay: r.Delay}
+	if r.meddle != nil {
+		reply, at = r.meddle.established(c.vendor), r.meddle.pace
+	} else if reply == nil {
 		reply = c.vendor.established()
 	}
-	if writePaced(ctx, c, reply, pace{chunk: r.Chunk, delay: r.Delay}) == nil {
-		tunnel(ctx, c, target)
+	if writePaced(ctx, c, reply, at) == nil {
+		tunnel(ctx, c, r.meddle.inside(c.vendor, target))
 	}
 	return false
 }
@@ -129,6 +133,7 @@ type forward struct {
 	c      *Conn
 	target *peer
 	req    *RecordedRequest
+	meddle *meddling
 }
 
 // run sends the request on a connection of its own, its body while the answer
@@ -200,7 +205,7 @@ func (f *forward) respond(ctx context.Context) bool {
 		switch {
 		case status == 101:
 			m.lines = append(m.lines, f.c.vendor.forwardLines()...)
-			if f.c.write(m.bytes()) == nil {
+			if writePaced(ctx, f.c, f.meddle.head(f.c.vendor, m), f.meddle.at()) == nil {
 				tunnel(ctx, f.c, f.target)
 			}
 			return false
@@ -209,17 +214,22 @@ func (f *forward) respond(ctx context.Context) bool {
 				return false
 			}
 		default:
-			return f.final(m)
+			return f.final(ctx, m)
 		}
 	}
 }
 
 // final passes the final response on.
-func (f *forward) final(m message) bool {
+func (f *forward) final(ctx context.Context, m message) bool {
 	framing := responseFraming(f.req.Method, m.status(), m.header())
-	keep := framing.kind != untilClose && f.req.Proto == "HTTP/1.1" &&
+	reframed := f.meddle.reframes() && framing.kind != noBody
+	keep := (framing.kind != untilClose || reframed) && f.req.Proto == "HTTP/1.1" &&
 		!strings.EqualFold(f.req.Header.Get("Connection"), "close")
 	m.drop("Connection", "Keep-Alive")
+	if reframed {
+		m.drop("Content-Length", "Transfer-Encoding", "Trailer")
+		m.lines = append(m.lines, "Transfer-Encoding: chunked")
+	}
 	m.lines = append(m.lines, f.c.vendor.forwardLines()...)
 	trace := fmt.Sprintf("X-%s-Trace", f.c.vendor.config.Brand)
 	connection := "close"
@@ -227,8 +237,11 @@ func (f *forward) final(m message) bool {
 		connection = "keep-alive"
 	}
 	m.lines = append(m.lines, "Connection: "+connection+", "+trace, trace+": "+f.c.vendor.host())
-	if f.c.write(m.bytes()) != nil {
+	if writePaced(ctx, f.c, f.meddle.head(f.c.vendor, m), f.meddle.at()) != nil {
 		return false
+	}
+	if f.meddle != nil {
+		return f.meddle.body(ctx, f, framing) && keep
 	}
 	return copyBody(f.c, f.target.br, framing) == nil && keep
 }

@@ -63,6 +63,8 @@ const (
 // SOCKSBehaviour is what a gateway does otherwise than an honest one. It is the same for
 // every connection.
 type SOCKSBehaviour struct {
+	// First is sent as soon as a connection is accepted, ahead of all messages.
+	First []byte
 	// Say replaces messages, as it is. After a message that refuses, the gateway closes;
 	// after a replaced one it goes on as if it had said yes.
 	Say map[SOCKSStep][]byte
@@ -76,6 +78,8 @@ type SOCKSBehaviour struct {
 	Delay time.Duration
 	// Until is the message in whose place the connection ends, as Then says.
 	Until SOCKSStep
+	// After is the message behind which it ends, as Then says.
+	After SOCKSStep
 	Then  Ending
 }
 
@@ -173,6 +177,9 @@ func (s *SOCKS) serve(ctx context.Context, rc *recorded) {
 	if err := c.SetDeadline(time.Now().Add(defaultHeadTimeout)); err != nil {
 		return
 	}
+	if len(c.b.First) > 0 && c.tell(c.b.First) != nil {
+		return
+	}
 	var r SOCKSRequest
 	if !c.greet() || !c.login(&r) {
 		return
@@ -191,6 +198,12 @@ func (s *SOCKS) serve(ctx context.Context, rc *recorded) {
 	tunnel(ctx, c, &peer{Conn: target})
 }
 
+// tell writes all of b.
+func (c *socksConn) tell(b []byte) error {
+	_, err := c.Write(b)
+	return err
+}
+
 // say sends a message and reports whether the handshake goes on.
 func (c *socksConn) say(step SOCKSStep, message []byte) bool {
 	if c.b.Until == step {
@@ -203,7 +216,14 @@ func (c *socksConn) say(step SOCKSStep, message []byte) bool {
 	if step == SOCKSReply {
 		message = append(slices.Clone(message), c.b.Early...)
 	}
-	return writePaced(c.ctx, c, message, pace{chunk: c.b.Chunk, delay: c.b.Delay}) == nil
+	if writePaced(c.ctx, c, message, pace{chunk: c.b.Chunk, delay: c.b.Delay}) != nil {
+		return false
+	}
+	if c.b.After == step {
+		finish(c.ctx, c, c.b.Then)
+		return false
+	}
+	return true
 }
 
 // read reads exactly n bytes: what a client says out of turn is left for later.

@@ -20,6 +20,8 @@ const (
 	DefaultBrand = "SuperVendor"
 	// exitIP is the address that the vendor claims requests leave from (TEST-NET-3, RFC 5737).
 	exitIP = "203.0.113.77"
+	// vendorTrace stands in fields that tell a vendor by their names alone, so that one that passes is seen.
+	vendorTrace = "vt-8f14e45fceea167a"
 
 	defaultHeadTimeout = 2 * time.Minute
 	defaultDialTimeout = 10 * time.Second
@@ -34,6 +36,9 @@ type VendorConfig struct {
 	Username, Password string
 	// TLS makes it an https:// gateway. It needs a certificate; only HTTP/1.1 is spoken.
 	TLS *tls.Config
+	// CA signs the certificates that behaviours present in the place of TLS's, when they are to be
+	// trusted by whoever trusts TLS's. Without it those behaviours present TLS's own.
+	CA *CA
 	// Brand is in every header, reason phrase, realm and body that the vendor makes.
 	// Letters, digits and hyphens; default [DefaultBrand].
 	Brand string
@@ -87,25 +92,30 @@ func StartVendor(config VendorConfig) (*Vendor, error) {
 	if config.HeadTimeout <= 0 {
 		config.HeadTimeout = defaultHeadTimeout
 	}
+	v := &Vendor{behaviour: config.Behaviour}
 	if config.TLS != nil {
 		config.TLS = config.TLS.Clone()
 		config.TLS.NextProtos = []string{"http/1.1"}
+		if config.TLS.GetConfigForClient == nil {
+			config.TLS.GetConfigForClient = v.shake
+		}
 	}
 	st, err := newStation(config.Addr, config.TLS, config.RecordLimit)
 	if err != nil {
 		return nil, err
 	}
-	v := &Vendor{config: config, st: st, behaviour: config.Behaviour}
+	v.config, v.st = config, st
 	st.serve(v.serve)
 	return v, nil
 }
 
 // serve reads the first head and hands the connection to the behaviour that is set now.
 func (v *Vendor) serve(ctx context.Context, rc *recorded) {
-	v.mu.Lock()
-	behaviour := v.behaviour
-	v.mu.Unlock()
+	behaviour := v.current()
 	c := &Conn{recorded: rc, br: bufio.NewReader(rc), vendor: v}
+	if o, ok := behaviour.(opener); ok && !o.open(ctx, c) {
+		return
+	}
 	req, err := c.ReadRequest()
 	if errors.Is(err, errMalformedHead) || errors.Is(err, errHeadTooLarge) {
 		_ = c.write(v.loudReply(400, "BAD_REQUEST")) // the connection ends here either way
@@ -114,6 +124,19 @@ func (v *Vendor) serve(ctx context.Context, rc *recorded) {
 	if err == nil {
 		behaviour.Serve(ctx, c, req)
 	}
+}
+
+// opener is a Behaviour that has a say before the first request is read. open reports
+// whether the connection goes on.
+type opener interface {
+	open(ctx context.Context, c *Conn) bool
+}
+
+// current is the behaviour that is set now.
+func (v *Vendor) current() Behaviour {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.behaviour
 }
 
 // SetBehaviour changes what happens to connections accepted from now on. Nil means [Relay].
@@ -169,11 +192,11 @@ func (v *Vendor) Received() []byte { return v.st.led.received() }
 func (v *Vendor) Dropped() int64 { return v.st.led.dropped() }
 
 // Marks returns what must never reach a customer: the brand in its spellings,
-// host names, realm, address, exit address and credentials. Scanning for them
+// host names, realm, address, exit address, trace and credentials. Scanning for them
 // wants credentials long enough not to occur by chance.
 func (v *Vendor) Marks() []string {
 	brand := v.config.Brand
-	marks := []string{brand, strings.ToLower(brand), strings.ToUpper(brand), v.realm(), v.host(), exitIP, v.Addr()}
+	marks := []string{brand, strings.ToLower(brand), strings.ToUpper(brand), v.realm(), v.host(), exitIP, vendorTrace, v.Addr()}
 	if v.config.Username != "" {
 		marks = append(marks, v.config.Username, v.basic())
 	}
