@@ -38,8 +38,8 @@ func readEnd(t *testing.T, c *client) string {
 // outcome splits what a vendor said: the final head, and what followed it.
 func outcome(got string) (m message, rest string) {
 	for {
-		i := strings.Index(got, "\r\n\r\n")
-		skip := 4
+		i := strings.Index(got, "\n\r\n")
+		skip := 3
 		if j := strings.Index(got, "\n\n"); i < 0 || (j >= 0 && j < i) {
 			i, skip = j, 2
 		}

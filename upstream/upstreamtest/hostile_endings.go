@@ -28,7 +28,7 @@ func endingHostilities() []Hostility {
 		"gone-at-once":           first{gone: true},
 		"gone-at-once-by-reset":  first{gone: true, reset: true},
 	})
-	add(Hostility{Ways: byTunnels, Serves: true, Breaks: true}, map[string]Behaviour{
+	add(Hostility{Ways: ByConnect, Serves: true, Breaks: true}, map[string]Behaviour{
 		"tunnel-glued":         EarlyData([]byte(gluedBytes)),
 		"tunnel-glued-32k":     EarlyData([]byte(strings.Repeat(gluedBytes, 512))),
 		"tunnel-glued-and-fin": once(glued, HalfClose),
@@ -60,7 +60,34 @@ func endingHostilities() []Hostility {
 		"silent-last-byte":  once(func(v *Vendor) []byte { h := v.established(); return h[:len(h)-1] }, KeepOpen),
 		"first-half-a-head": first{bytes: "HTTP/1.1 200 {brand}\r\nX-{brand}: "},
 	})
+	add(Hostility{Ways: ByWebsocket}, map[string]Behaviour{
+		"handshake-garbage": inTunnel("{brand} says no\r\n\r\n", HalfClose),
+		"handshake-closed":  inTunnel("", Close),
+		"handshake-reset":   inTunnel("", RST),
+		"handshake-half":    inTunnel("HTTP/1.1 101 {brand}\r\nUpgrade: websocket\r\nX-{brand}: ", Close),
+		"handshake-http2":   inTunnel("HTTP/2.0 101 {brand}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", HalfClose),
+		"handshake-refused": inTunnel("HTTP/1.1 502 {brand}\r\nX-{brand}-Error: 1\r\nContent-Length: 7\r\n\r\n{brand}", HalfClose),
+		"handshake-407":     inTunnel("HTTP/1.1 407 {brand}\r\nProxy-Authenticate: Basic realm=\"{brand}\"\r\nContent-Length: 0\r\n\r\n", HalfClose),
+		"handshake-moved":   inTunnel("HTTP/1.1 302 Found\r\nLocation: https://{host}/\r\nContent-Length: 0\r\n\r\n", HalfClose),
+	})
+	add(Hostility{Ways: ByWebsocket, Waits: true}, map[string]Behaviour{
+		"handshake-silent":     inTunnel("", KeepOpen),
+		"handshake-half-a-101": inTunnel("HTTP/1.1 101 {brand}\r\nUpgrade: websocket\r\nX-{brand}: ", KeepOpen),
+	})
 	return all
+}
+
+// inTunnel opens a tunnel and answers what is asked in it, as a gateway does that serves
+// tunnels to port 80 itself.
+func inTunnel(answer string, then Ending) Behaviour {
+	return Func(func(ctx context.Context, c *Conn, _ *RecordedRequest) {
+		if c.write(c.vendor.established()) != nil {
+			return
+		}
+		if _, err := c.ReadRequest(); err == nil && c.write(c.vendor.expand(answer)) == nil {
+			finish(ctx, c, then)
+		}
+	})
 }
 
 // gluedBytes are like a target's that speaks first.

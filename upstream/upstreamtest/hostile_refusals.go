@@ -88,7 +88,6 @@ var refusedPages = map[string]page{
 	"200":               {status: 200, reason: "OK", lines: []string{"X-{brand}-Err-Code: client_10000"}, body: "{brand} says no"},
 	"200-chunked":       {status: 200, reason: "OK", lines: []string{"X-{brand}-Err-Code: client_10000"}, body: "{brand} says no", coding: "chunked"},
 	"brightdata":        {status: 502, reason: "Proxy Error", lines: []string{"x-brd-err-code: peer_40100", "x-brd-err-msg: see catalog", "x-brd-error: Proxy Error", "x-brd-error-code: peer_40100"}},
-	"brightdata-200":    {status: 200, reason: "OK", lines: []string{"x-brd-err-code: client_10000"}},
 	"brightdata-rfc":    {status: 407, reason: "Auth Failed", lines: []string{`Proxy-Status: brd.superproxy.io; received-status=407; error=http_request_denied; details="client_10000: no"`}},
 	"brightdata-legacy": {status: 502, reason: "Proxy Error", lines: []string{"x-luminati-error: Proxy Error", "x-luminati-error-code: peer_40100", "Proxy Connection: close"}},
 	"proxy-manager":     {status: 502, reason: "Proxy Error", lines: []string{"x-lpm-error: no peer", "x-hola-context: PROXY"}},
@@ -117,6 +116,9 @@ func refusalHostilities() []Hostility {
 	for name, p := range refusedPages {
 		refuses("refused-"+name, p.answer())
 	}
+	// To a CONNECT that would be a tunnel.
+	all = append(all, Hostility{Name: "refused-brightdata-200", Ways: ByPlain,
+		HTTP: page{status: 200, reason: "OK", lines: []string{"x-brd-err-code: client_10000"}}.answer()})
 	refuses("refused-1xx-first", once(func(v *Vendor) []byte {
 		return append(v.expand("HTTP/1.1 103 {brand}\r\nLink: <https://{host}/>\r\n\r\nHTTP/1.1 199 {brand}\r\n\r\n"), v.loudReply(502, "NO_PEER")...)
 	}, KeepOpen))

@@ -33,7 +33,8 @@ type Hostility struct {
 	// Breaks marks one of whom the customer may get a beginning only. With Serves it is a tunnel or
 	// an answer that does not last, or a tunnel that the vendor keeps to himself; without, it
 	// is an answer of the vendor's own that cannot be told from a target's until it has begun. Nothing is
-	// promised of what the customer gets but that no mark is in it.
+	// promised of what the customer gets but that no mark is in it. Names that end in -1k tell how
+	// much of the tunnel the vendor reads first.
 	Breaks bool
 	// Waits marks one that is over only when the relay's patience is.
 	Waits bool
@@ -77,7 +78,7 @@ func registered() []Hostility {
 		case strings.HasPrefix(name, "relay"):
 			h.Serves = true
 		case strings.HasPrefix(name, "tunnel"):
-			h.Serves, h.Breaks, h.Ways = true, true, byTunnels
+			h.Serves, h.Breaks, h.Ways = true, true, ByConnect
 		case slices.Contains(tunnelOnly, name), unmarked[name]:
 			h.Ways = byTunnels
 		case slices.Contains(plainOnly, name):

@@ -280,7 +280,8 @@ func (c *socksConn) login(r *SOCKSRequest) bool {
 	return c.say(SOCKSLogin, []byte{1, 0})
 }
 
-// connect reads the request and serves it; rep 0 comes with the target's connection.
+// connect reads the request and serves it; rep 0 comes with the target's
+// connection, if there is to be a tunnel.
 func (c *socksConn) connect(r *SOCKSRequest) (rep byte, target net.Conn) {
 	if err := c.readRequest(r); err != nil {
 		return 1, nil
@@ -290,8 +291,8 @@ func (c *socksConn) connect(r *SOCKSRequest) (rep byte, target net.Conn) {
 		c.s.requests = append(c.s.requests, *r)
 	}
 	c.s.mu.Unlock()
-	if c.b.Rep != 0 {
-		return c.b.Rep, nil
+	if c.b.Rep != 0 || c.b.Until == SOCKSReply || c.b.After == SOCKSReply {
+		return c.b.Rep, nil // there will be no tunnel
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, defaultDialTimeout)
 	defer cancel()
