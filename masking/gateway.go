@@ -9,7 +9,8 @@ import (
 // GatewayMade reports whether the vendor's gateway, not the target, made this plain-HTTP response. It reads fields that Response
 // removes, so ask it first. It decides by what a target has no reason to send:
 //
-//   - at any status: 407, a status outside 100..599 but 999, one that only vendors use (452–455, 466, 490), Bright Data's error fields;
+//   - at any status: 407, a status outside 100..599 but 999, one that only vendors use (452–455, 466, 490), a field that is named for a vendor
+//     and for an error (X-Brd-Err-Code), as some send with a 200;
 //   - a redirect to a place that holds a mark;
 //   - 499, 522 and 525 unless a content network signed them;
 //   - from 400: a vendor's or proxy program's error field, Proxy-Status with an error, Proxy-Agent, Proxy-Authenticate, a proxy
@@ -21,10 +22,8 @@ func (p *Policy) GatewayMade(status int, h http.Header) bool {
 	if byStatus(status, h) {
 		return true
 	}
-	for _, name := range [...]string{"X-Brd-Err-Code", "X-Brd-Err-Msg", "X-Brd-Error", "X-Brd-Error-Code", "X-Luminati-Error", "X-Luminati-Error-Code"} {
-		if _, ok := h[name]; ok {
-			return true
-		}
+	if status < 400 && p.byOwnError(h) {
+		return true
 	}
 	if status >= 300 && status < 400 {
 		return p.marks.in(h.Get("Location"))
@@ -58,6 +57,21 @@ func (p *Policy) GatewayBody(body []byte) bool {
 	}
 	word, _ := find(p.marks.plain, body)
 	return word >= 0
+}
+
+// byOwnError looks for fields that are a vendor's by name and speak of an error by name.
+func (p *Policy) byOwnError(h http.Header) bool {
+	var buf [64]byte
+	for name := range h {
+		if !strings.Contains(name, "rr") { // as all of them do; few others
+			continue
+		}
+		folded := fold(buf[:0], name)
+		if (p.vendor.has(folded) || p.marks.in(name)) && speaksOfError(folded) {
+			return true
+		}
+	}
+	return false
 }
 
 func byStatus(status int, h http.Header) bool {

@@ -17,6 +17,8 @@ import (
 // maxUpgradeHead bounds a target's answer to a websocket handshake, in bytes.
 const maxUpgradeHead = 64 << 10
 
+var errUpgradeVersion = errors.New("proxy: the handshake's answer is not HTTP/1")
+
 // upgrade opens a tunnel to the target through the upstream, does the websocket
 // handshake on it, and hands both connections to the engine when the target
 // switches. Any other answer is the target's plain response. Nothing of the
@@ -58,6 +60,15 @@ func (h *handler) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, t
 		_ = conn.SetDeadline(time.Time{})
 		stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 		defer stop()
+		if GatewayMade(h.server.config.Policy)(answer.response) {
+			// Gateways that look into tunnels to port 80 answer in the target's place.
+			_ = conn.SetDeadline(time.Unix(1, 0)) // no more of it
+			_ = answer.response.Body.Close()
+			h.upgradeFailed(out, &upstream.ConnectError{
+				Gateway: conn.Gateway, Phase: upstream.PhaseRequest, Cause: upstream.CauseStatus, Status: answer.response.StatusCode,
+			})
+			return
+		}
 		h.upgradeRefused(out, answer.response)
 		return
 	}
@@ -122,6 +133,9 @@ func (h *handler) handshake(ctx context.Context, conn *upstream.Conn, r *http.Re
 	}
 	if err != nil {
 		return upgradeAnswer{}, err
+	}
+	if response.ProtoMajor != 1 {
+		return upgradeAnswer{}, errUpgradeVersion
 	}
 	limited.N = 1 << 62 // the head is over
 	return upgradeAnswer{response, reader}, nil

@@ -55,11 +55,13 @@ func endingHostilities() []Hostility {
 	})
 	add(Hostility{Ways: everyWay, Waits: true}, map[string]Behaviour{
 		"stall-mid-head":    midHead(Stall),
-		"silent-after-1xx":  text("HTTP/1.1 103 {brand}\r\nLink: <https://{host}/>\r\n\r\n", KeepOpen),
 		"silent-first-byte": text("H", KeepOpen),
 		"silent-last-byte":  once(func(v *Vendor) []byte { h := v.established(); return h[:len(h)-1] }, KeepOpen),
 		"first-half-a-head": first{bytes: "HTTP/1.1 200 {brand}\r\nX-{brand}: "},
 	})
+	hint := text("HTTP/1.1 103 {brand}\r\nLink: <https://{host}/>\r\n\r\n", KeepOpen)
+	add(Hostility{Ways: byTunnels, Waits: true}, map[string]Behaviour{"silent-after-1xx": hint})
+	add(Hostility{Ways: ByPlain, Waits: true, Breaks: true}, map[string]Behaviour{"silent-after-1xx-plain": hint})
 	add(Hostility{Ways: ByWebsocket}, map[string]Behaviour{
 		"handshake-garbage": inTunnel("{brand} says no\r\n\r\n", HalfClose),
 		"handshake-closed":  inTunnel("", Close),

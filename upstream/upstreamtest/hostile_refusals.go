@@ -119,9 +119,12 @@ func refusalHostilities() []Hostility {
 	// To a CONNECT that would be a tunnel.
 	all = append(all, Hostility{Name: "refused-brightdata-200", Ways: ByPlain,
 		HTTP: page{status: 200, reason: "OK", lines: []string{"x-brd-err-code: client_10000"}}.answer()})
-	refuses("refused-1xx-first", once(func(v *Vendor) []byte {
+	// The hints to a plain request are the target's for all that is known when they come.
+	hints := once(func(v *Vendor) []byte {
 		return append(v.expand("HTTP/1.1 103 {brand}\r\nLink: <https://{host}/>\r\n\r\nHTTP/1.1 199 {brand}\r\n\r\n"), v.loudReply(502, "NO_PEER")...)
-	}, KeepOpen))
+	}, KeepOpen)
+	all = append(all, Hostility{Name: "refused-1xx-first", Ways: byTunnels, HTTP: hints},
+		Hostility{Name: "refused-1xx-first-plain", Ways: ByPlain, Breaks: true, HTTP: hints})
 	refuses("refused-http10", text("HTTP/1.0 502 {brand}\r\nServer: {brand}\r\n\r\n{brand} has no peer", HalfClose))
 	refuses("refused-bare-lf", text("HTTP/1.1 502 {brand}\nServer: {brand}\nContent-Length: 7\n\n{lower}", HalfClose))
 	refuses("refused-split", inPieces(pace{chunk: 1, delay: 50 * time.Microsecond}))

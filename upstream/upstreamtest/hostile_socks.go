@@ -65,7 +65,7 @@ func socksHostilities() []Hostility {
 		{Name: "socks-first-brand", SOCKS: &SOCKSBehaviour{First: []byte(DefaultBrand + " ready\r\n")}},
 		{Name: "socks-first-method", SOCKS: &SOCKSBehaviour{First: []byte{socksVersion, socksUserPass}}},
 		{Name: "socks-first-http", SOCKS: &SOCKSBehaviour{First: []byte("HTTP/1.1 400 " + DefaultBrand + "\r\n\r\n")}},
-		{Name: "socks-early", Serves: true, Breaks: true, SOCKS: &SOCKSBehaviour{Early: []byte(gluedBytes)}},
+		{Name: "tunnel-socks-early", Serves: true, Breaks: true, Ways: ByConnect, SOCKS: &SOCKSBehaviour{Early: []byte(gluedBytes)}},
 	}
 	for rep := 1; rep <= 255; rep++ {
 		all = append(all, Hostility{Name: fmt.Sprintf("socks-rep-%03d", rep), SOCKS: &SOCKSBehaviour{Rep: byte(rep)}})
@@ -88,7 +88,9 @@ func socksHostilities() []Hostility {
 		all = append(all, socksEndings(step, of.name, of.good)...)
 	}
 	for i := range all {
-		all[i].Ways = everyWay
+		if all[i].Ways == 0 {
+			all[i].Ways = everyWay
+		}
 	}
 	return all
 }

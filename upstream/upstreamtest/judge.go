@@ -43,6 +43,7 @@ type JudgeConfig struct {
 //	/ws          websocket echo (RFC 6455); ?raw=1: plain echo after the 101
 //	/slow        200 after ?delay=
 //	/redirect    302 to ?to=, or ?code=
+//	/judge       the server variables as text, as azenv.php has them: see [Verdict]
 type Judge struct {
 	st     *station
 	server *http.Server
@@ -167,7 +168,7 @@ func (j *Judge) handler() http.Handler {
 		"/": serveSeen, "/bytes": serveBytes, "/digest": serveDigest, "/stream": serveStream,
 		"/gzip": serveGzip, "/notype": serveNoType, "/trailers": serveTrailers, "/earlyhints": serveEarlyHints,
 		"/continue": serveContinue, "/status": serveStatus, "/ws": serveWebsocket, "/slow": serveSlow,
-		"/redirect": serveRedirect,
+		"/redirect": serveRedirect, "/judge": serveJudge,
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !j.st.enter() {
