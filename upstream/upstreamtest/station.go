@@ -78,6 +78,9 @@ func (c *recorded) Reset() error {
 // end closes by f unless the connection is closed already.
 func (c *recorded) end(f func() error) error {
 	c.closeOnce.Do(func() {
+		if _, ok := c.Conn.(*tls.Conn); !ok {
+			c.st.led.add(c.rec, unread(c.tcp)) // it came, though no behaviour has read it
+		}
 		c.closeErr = f()
 		c.st.forget(c)
 		c.st.led.closed(c.rec)
