@@ -34,6 +34,7 @@ var arrows = map[string]struct {
 	"upstream":                    {"masking upstream/vendor", "the vendor's side never sees customers' packages"},
 	"upstream/vendor":             {"", "data and pure functions over it"},
 	"upstream/upstreamtest":       {"", "demo, audit and tests share it"},
+	"upstream/upstreamtest/audit": {"masking upstream/upstreamtest", "it knows a relay from outside only"},
 	"integration":                 {"masking upstream/upstreamtest integration/lab", "black box: the built binary, not its packages"},
 	"integration/lab":             {"masking upstream/upstreamtest", "the harness of integration"},
 	"integration/soak":            {"masking upstream/upstreamtest integration/lab", "black box, as integration"},

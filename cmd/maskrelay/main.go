@@ -99,7 +99,7 @@ Exit code 0 when done, 1 when it failed while running, 2 for a bad configuration
 	root.SetIn(p.stdin)
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
-	root.AddCommand(newServe(p), newDemo(p), newCheck(p), newDoctor(p), newVendors(p), newProxies(p),
+	root.AddCommand(newServe(p), newDemo(p), newCheck(p), newDoctor(p), newAudit(p), newVendors(p), newProxies(p),
 		newHashPassword(p), newUsage(p), newAccounts(p), newHealth(p), newVersion(p))
 	root.InitDefaultCompletionCmd()
 	completionExamples(root)
