@@ -123,7 +123,7 @@ func (h *handler) settle(response *http.Response, ctx *goproxy.ProxyCtx) *http.R
 // informational passes a 1xx of the target's on, filtered. 100 is net/http's own to
 // send, 101 is no answer to a plain request.
 func (w *plainWriter) informational(code int, header http.Header) {
-	if code == http.StatusContinue || code == http.StatusSwitchingProtocols {
+	if code == http.StatusContinue || code == http.StatusSwitchingProtocols || http.StatusText(code) == "" { // net/http would write a phrase of its own
 		return
 	}
 	if w.body != nil && w.body.expects {

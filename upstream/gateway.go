@@ -404,7 +404,7 @@ func (g Gateway) Secrets() []string {
 }
 
 // Echoes are what of the login a gateway could repeat and customers must not see: Secrets,
-// and names in the login. What is so short, or such a plain word, that it would be found
+// the username, and names in it. What is so short, or such a plain word, that it would be found
 // in innocent text is not among them.
 func (g Gateway) Echoes() []string {
 	if !g.HasCredentials() {
@@ -412,6 +412,9 @@ func (g Gateway) Echoes() []string {
 	}
 	username, _ := g.logins.Make("", vendor.Params{})
 	echoes := slices.DeleteFunc(g.Secrets(), func(s string) bool { return len(s) < minEcho || strings.TrimSpace(s) != s })
+	if telling(username) {
+		echoes = append(echoes, username)
+	}
 	for _, name := range strings.FieldsFunc(username, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }) {
 		if len(name) >= minPart && strings.ContainsFunc(name, unicode.IsDigit) && strings.ContainsFunc(name, unicode.IsLetter) {
 			echoes = append(echoes, name)

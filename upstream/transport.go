@@ -177,6 +177,7 @@ func (t *Transport) once(ctx context.Context, g *gateway, r *PlainRequest) (*Pla
 		_ = response.Body.Close()
 		return nil, failure
 	}
+	dropEchoes(response.Header, key.login)
 	return response, nil
 }
 

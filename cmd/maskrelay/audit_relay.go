@@ -35,7 +35,7 @@ const (
 const (
 	auditDial    = 2 * time.Second
 	auditConnect = 1500 * time.Millisecond
-	auditIdle    = 20 * time.Second
+	auditIdle    = 2500 * time.Millisecond
 	auditConns   = 256
 )
 

@@ -46,14 +46,14 @@ address, account, password, session and fields; for the relay's own traces. Also
 It reads the environment as serve does, and touches nothing of it: no running relay, gateway, Redis, hook, webhook or usage file. The customer
 is a planted one. In a plain answer below 400 the body is the target's: what a vendor writes there instead cannot be told from it, and is not judged.
 
---live goes on to the real gateways, with a few real requests each, which the vendor bills as any: what does this vendor show to a client
+--live goes on to the real gateways, with eight real requests each, which the vendor bills as any: what does this vendor show to a client
 of his own, does anything of it come through the relay, and which of it does no list know.
 
 Exit code 0 when all is masked, 1 on any leak or wrong answer, 2 for a bad configuration or usage.
 
 JSON: ok, summary, exchanges, seconds, matrix (way, scheme, listener, cases, passed, leaks, failures), leak_count, leaks (case, gateway,
 scheme, way, listener, where, mark, offset, excerpt), failure_count, failures (case…, problem, excerpt), replies (status, closes, count,
-bytes); with --live also live (gateway, asked, leaks, advice).`,
+bytes); with --live also live (gateway, url, asked (request, vendor_shows, fields, error, relay_status), leaks, advice, problem).`,
 		Example: "  maskrelay audit\n  maskrelay audit --json | jq '.leaks[]'\n  maskrelay audit --live --target https://shop.example/",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -91,6 +91,9 @@ func checkAudit(f *auditFlags, cfg *Config) error {
 	}
 	if f.target != "" && !f.live {
 		errs = append(errs, errors.New("--target: needs --live"))
+	}
+	if f.live && cfg.Auth.Mode == AuthPassthrough {
+		errs = append(errs, errors.New("--live: with "+envPrefix+"AUTH=passthrough the relay has no login of its own to ask with"))
 	}
 	target, _, err := parseDoctorTarget(f.target, cfg)
 	switch {

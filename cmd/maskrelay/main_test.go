@@ -99,7 +99,7 @@ func TestRunUsageErrors(t *testing.T) {
 	}{
 		{"unknown command", []string{"chekc"}, "maskrelay: unknown command \"chekc\"; did you mean check?\n" + see},
 		{"unlike any", []string{"frobnicate"}, "maskrelay: unknown command \"frobnicate\"\n" + see},
-		{"a command of a later version", []string{"audit"}, "maskrelay: unknown command \"audit\"\n" + see},
+		{"a command of a later version", []string{"plan"}, "maskrelay: unknown command \"plan\"\n" + see},
 		{"unknown flag", []string{"check", "--yaml"}, "maskrelay: unknown flag: --yaml\nmaskrelay: see `maskrelay check --help`\n"},
 		{"superfluous argument", []string{"version", "now"}, "maskrelay: unknown command \"now\" for \"maskrelay version\"\nmaskrelay: see `maskrelay version --help`\n"},
 	} {
@@ -141,7 +141,7 @@ func TestHelpHasAnExampleForEveryCommand(t *testing.T) {
 		}
 	}
 	visit(newRoot(process{stdin: strings.NewReader(""), stdout: &bytes.Buffer{}, stderr: &bytes.Buffer{}}), nil)
-	if seen != 19 { // root, 12 commands, 2 of accounts, 4 shells
+	if seen != 20 { // root, 13 commands, 2 of accounts, 4 shells
 		t.Errorf("%d commands visited", seen)
 	}
 }

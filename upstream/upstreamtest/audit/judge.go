@@ -19,8 +19,8 @@ type exchange struct {
 	h    *upstreamtest.Hostility
 }
 
-// odd reports whether the vendor opens tunnels that carry nothing, or not the target's bytes.
-func (e *exchange) odd() bool { return strings.HasPrefix(e.h.Name, "tunnel-") }
+// odd reports whether tunnels, if any open, may carry nothing, or not the target's bytes.
+func (e *exchange) odd() bool { return strings.HasPrefix(e.h.Name, "tunnel-") || !e.h.Serves }
 
 // run plays one exchange and judges it.
 func (st *stage) run(ctx context.Context, e *exchange) verdict {
@@ -194,9 +194,7 @@ func (j *judgement) answer() {
 	case len(t.bytes) == 0:
 		j.problem(nil, "no answer: %v", t.err)
 	case t.response == nil:
-		if !j.brokenOff() {
-			j.problem(t.bytes, "not an HTTP answer")
-		}
+		j.problem(t.bytes, "not an HTTP answer")
 	case opens(j.e.spot.Way, t.response.StatusCode):
 		j.opened()
 	case isOwn(t):
@@ -205,10 +203,6 @@ func (j *judgement) answer() {
 		j.passed()
 	}
 }
-
-// brokenOff reports whether a head that came in part may have: an answer that began and
-// was cut. The relay writes heads whole, so none may.
-func (j *judgement) brokenOff() bool { return false }
 
 // opened judges a tunnel.
 func (j *judgement) opened() {
@@ -234,11 +228,33 @@ func isOwn(t *taken) bool {
 // ownFields are those that the relay's own replies may have.
 var ownFields = []string{"Connection", "Content-Length", "Content-Type", "Proxy-Authenticate", "Proxy-Status", "Retry-After"}
 
+// bareInterim are interim answers that say nothing: a target's could have been before the
+// fault, too.
+var bareInterim = []string{"HTTP/1.1 102 Processing\r\n\r\n", "HTTP/1.1 103 Early Hints\r\n\r\n"}
+
+// splitInterim splits an answer into the interim heads that came first and the rest.
+func splitInterim(b []byte) (interim []string, final []byte) {
+	for bytes.HasPrefix(b, []byte("HTTP/1.1 1")) {
+		i := bytes.Index(b, []byte("\r\n\r\n"))
+		if i < 0 {
+			break
+		}
+		interim, b = append(interim, string(b[:i+4])), b[i+4:]
+	}
+	return interim, b
+}
+
 // ownReply judges a reply of the relay's own.
 func (j *judgement) ownReply() {
 	t := j.t
 	status := t.response.StatusCode
-	j.v.reply, j.v.status = t.bytes, status
+	interim, final := splitInterim(t.bytes)
+	j.v.reply, j.v.status = final, status
+	for _, head := range interim {
+		if !slices.Contains(bareInterim, head) {
+			j.problem([]byte(head), "an interim answer of the vendor's was passed on")
+		}
+	}
 	for name := range t.response.Header {
 		if !slices.Contains(ownFields, name) {
 			j.problem(t.bytes, "the relay's own reply has the field %s", name)
@@ -248,7 +264,7 @@ func (j *judgement) ownReply() {
 		j.problem(t.bytes, "the relay's own reply has no exact Content-Length")
 	}
 	switch {
-	case j.e.h.Serves && !j.e.odd():
+	case !j.e.odd():
 		j.problem(t.bytes, "%d where the vendor served", status)
 	case status == http.StatusBadGateway || status == http.StatusGatewayTimeout:
 	case status == http.StatusProxyAuthRequired && j.st.subject.OwnLogin:
@@ -257,17 +273,18 @@ func (j *judgement) ownReply() {
 	}
 }
 
-// passed judges an answer that the relay has passed on.
+// passed judges an answer that the relay has passed on. A plain one may be a vendor's that
+// nothing tells from a target's: then it tells nobody of the vendor either.
 func (j *judgement) passed() {
 	t := j.t
 	if t.bodyErr != nil {
 		return // it broke off, and the customer knows
 	}
-	if !j.e.h.Serves {
+	if j.e.spot.Way != Plain && !j.e.h.Serves {
 		j.problem(headsOf(t.bytes), "the vendor's own answer was passed on, with status %d", t.response.StatusCode)
 		return
 	}
-	if len(j.site) > 0 && !bytes.Equal(t.body, page()) && j.e.spot.Way == Plain {
+	if j.e.h.Serves && len(j.site) > 0 && !bytes.Equal(t.body, page()) && j.e.spot.Way == Plain {
 		j.problem(headsOf(t.bytes), "the target's page did not come as it is: %d of %d bytes", len(t.body), len(page()))
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"maskrelay/masking"
 	"maskrelay/upstream/upstreamtest"
@@ -167,16 +168,17 @@ func loginMarks(whose string, l Login) (marks []Mark) {
 		return nil
 	}
 	marks = append(marks, Mark{Name: whose + " credentials in base64", Text: basic(l), Secret: true})
-	for _, part := range []struct{ name, text string }{{"username", l.Username}, {"password", l.Password}} {
-		if len(part.text) >= minSecret {
-			marks = append(marks, Mark{Name: whose + " " + part.name, Text: part.text, Secret: true})
-		}
+	if len(l.Username) >= minSecret && strings.ContainsFunc(l.Username, func(r rune) bool { return !unicode.IsLetter(r) }) {
+		marks = append(marks, Mark{Name: whose + " username", Text: l.Username, Secret: true})
+	}
+	if len(l.Password) >= minSecret {
+		marks = append(marks, Mark{Name: whose + " password", Text: l.Password, Secret: true})
 	}
 	return marks
 }
 
-// minSecret is the length in bytes from which a secret is looked for: shorter ones stand
-// in innocent text.
+// minSecret is the length in bytes from which a secret is looked for: shorter ones, and
+// usernames that are plain words, stand in innocent text.
 const minSecret = 8
 
 func (st *stage) close() {
@@ -249,7 +251,7 @@ func (st *stage) settle(ctx context.Context) {
 	st.site.Cut()
 }
 
-// wantsHTTP reports whether the stage's gateway can play h.
+// plays reports whether the stage's gateway can play h.
 func (st *stage) plays(h *upstreamtest.Hostility) bool {
 	if st.socks != nil {
 		return h.SOCKS != nil

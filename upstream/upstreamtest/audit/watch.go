@@ -145,3 +145,15 @@ func unpack(coding string, body []byte) []byte {
 	plain, _ := io.ReadAll(io.LimitReader(r, maxUnpacked)) // what can be read of it
 	return plain
 }
+
+// Find returns the leaks in what a customer received: list, and what known holds. It is for
+// bytes that came otherwise than in an audit; their Spot is empty. Of an answer below 400
+// only the heads are looked at, as in an audit.
+func Find(known *masking.Marks, list []Mark, b []byte) []Leak {
+	w := newWatch("customer", known, list)
+	_, final := splitInterim(b)
+	if bytes.HasPrefix(final, []byte("HTTP/1.1 2")) || bytes.HasPrefix(final, []byte("HTTP/1.1 3")) {
+		b = headsOf(b)
+	}
+	return w.scan(w.who, b)
+}
