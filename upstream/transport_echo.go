@@ -8,7 +8,7 @@ import (
 	"unicode"
 )
 
-// dropEchoes removes the field lines of an answer that repeat the login that was sent for
+// dropEchoes removes the field lines of an answer that repeat, in name or value, the login that was sent for
 // it: the token of Proxy-Authorization, or what is in it. A mask knows the gateway's own
 // login, but not the one that a customer's wishes have made.
 func dropEchoes(h http.Header, login string) {
@@ -21,6 +21,10 @@ func dropEchoes(h http.Header, login string) {
 		return slices.ContainsFunc(told, func(s string) bool { return strings.Contains(value, s) })
 	}
 	for name, values := range h {
+		if repeats(name) {
+			delete(h, name)
+			continue
+		}
 		if !slices.ContainsFunc(values, repeats) {
 			continue
 		}

@@ -15,6 +15,7 @@ func TestDropEchoes(t *testing.T) {
 		"username":       {login, http.Header{"X-User": {"<CUSTOMER-acme-cc-us>"}, "Date": {"now"}}, http.Header{"Date": {"now"}}},
 		"password":       {login, http.Header{"Set-Cookie": {"a=1", "b=p4ssword-long"}}, http.Header{"Set-Cookie": {"a=1"}}},
 		"token":          {login, http.Header{"X-Login": {login[len("Basic "):]}}, http.Header{}},
+		"name":           {login, http.Header{"X-Customer-Acme-Cc-Us-Id": {"1"}, "Age": {"1"}}, http.Header{"Age": {"1"}}},
 		"nothing":        {login, http.Header{"X-Login": {"customer"}}, http.Header{"X-Login": {"customer"}}},
 		"a plain word":   {basic("customer", "x"), http.Header{"X-Who": {"customer"}}, http.Header{"X-Who": {"customer"}}},
 		"no login":       {"", http.Header{"X-Who": {"customer"}}, http.Header{"X-Who": {"customer"}}},

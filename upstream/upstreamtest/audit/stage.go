@@ -137,6 +137,9 @@ func (st *stage) watchAll() {
 	hidden := slices.Concat(relay, login, s.Hidden)
 	if st.vendor != nil {
 		for _, text := range st.vendor.Marks() {
+			if text == s.Vendor.Username || text == s.Vendor.Password || text == basic(s.Vendor) {
+				continue // among login, as far as it can be told from innocent text
+			}
 			hidden = append(hidden, Mark{Name: "the stand-in vendor's " + text, Text: text})
 		}
 	} else {
