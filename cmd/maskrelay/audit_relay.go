@@ -34,7 +34,7 @@ const (
 // Time limits of the relays under test: their policy is the operator's, their patience is not.
 const (
 	auditDial    = 2 * time.Second
-	auditConnect = 1500 * time.Millisecond
+	auditConnect = 2500 * time.Millisecond
 	auditIdle    = 2500 * time.Millisecond
 	auditConns   = 256
 )
@@ -124,7 +124,7 @@ func (b *auditBench) auditConfig(cfg *Config, g upstream.Gateway) (*Config, erro
 // standIn changes a configuration for a gateway that the stand-in vendor plays on loopback.
 func standIn(c *Config) {
 	c.Sources, c.DNSServer = nil, NameServer{}
-	c.Timeouts = TimeoutConfig{Header: auditConnect, Dial: auditDial, Connect: auditConnect, Idle: auditIdle}
+	c.Timeouts = TimeoutConfig{Header: 10 * time.Second, Dial: auditDial, Connect: auditConnect, Idle: auditIdle}
 	c.Targets = TargetConfig{AllowPorts: Ports{All: true}, AllowPrivate: true}
 }
 
@@ -162,7 +162,7 @@ func (b *auditBench) start(c *Config) (*auditRelay, error) {
 		return nil, err
 	}
 	back.complete(&pc)
-	pc.FilePairs, pc.SpareConns = 0, auditConns
+	pc.FilePairs, pc.SpareConns, pc.Full = 0, auditConns, nil // a host that is full of other things proves nothing
 	server, err := proxy.New(pc)
 	if err != nil {
 		back.close()

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -66,7 +67,7 @@ bytes); with --live also live (gateway, url, asked (request, vendor_shows, field
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
 	flags.BoolVar(&f.live, "live", false, "also ask the real gateways; costs a few requests at each vendor")
 	flags.StringVar(&f.target, "target", "", "what --live asks for: an http or https URL (default as doctor's)")
-	flags.StringVar(&f.only, "case", "", "only the cases whose name holds this text")
+	flags.StringVar(&f.only, "case", "", "only the cases whose name holds one of these texts, a list")
 	flags.DurationVar(&f.timeout, "timeout", auditTimeout, "end of everything")
 	flags.IntVar(&f.stages, "stages", 0, "relays side by side for each kind of gateway; 0 = chosen")
 	return cmd
@@ -126,7 +127,10 @@ func runAudit(ctx context.Context, p process, f auditFlags) error {
 		return badConfig(errors.New(envPrefix + "UPSTREAM: direct:// has no vendor; there is nothing to hide"))
 	}
 	if f.only != "" {
-		c.Cases = func(name string) bool { return strings.Contains(name, f.only) }
+		texts := strings.Split(f.only, ",")
+		c.Cases = func(name string) bool {
+			return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(name, text) })
+		}
 	}
 	report, err := audit.Run(ctx, c)
 	if err != nil {

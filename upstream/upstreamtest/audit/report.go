@@ -137,7 +137,7 @@ func (l *ledger) noteShape(v *verdict) {
 		return
 	}
 	for other, s := range l.shapes {
-		if other.status == key.status && other.closes == key.closes && len(v.problems) == 0 {
+		if other.status == key.status && other.closes == key.closes {
 			v.problems = append(v.problems, Failure{
 				Spot: v.spot, Problem: "the reply differs from another of the same status: " + shown([]byte(s.Bytes)), Excerpt: shown(v.reply),
 			})

@@ -178,7 +178,11 @@ func (r *run) play(ctx context.Context, t *troupe, st *stage) {
 					return
 				}
 				e := &exchange{h: h, spot: Spot{Case: h.Name, Subject: st.subject.Name, Scheme: st.scheme, Way: way, Listener: listener}}
-				if v := st.run(ctx, e); ctx.Err() == nil {
+				v := st.run(ctx, e)
+				if len(v.leaks) == 0 && len(v.problems) > 0 && ctx.Err() == nil {
+					v = st.run(ctx, e) // a busy machine breaks limits of time; a relay's fault comes back
+				}
+				if ctx.Err() == nil {
 					r.verdicts <- v
 				}
 			}

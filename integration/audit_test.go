@@ -1,0 +1,157 @@
+package integration
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"maskrelay/integration/lab"
+	"maskrelay/upstream/upstreamtest"
+)
+
+// auditCases are the cases of these tests: some of each kind, in a few seconds.
+const auditCases = "honest,own-,407,relay-2,preset-oxylabs,garbage,reset-mid-head"
+
+// auditReport is what "maskrelay audit --json" tells.
+type auditReport struct {
+	OK      bool
+	Summary string
+	Matrix  []struct {
+		Way, Scheme, Listener string
+		Cases, Passed         int
+	}
+	Leaks    []struct{ Case, Way, Where, Mark, Excerpt string }
+	Failures []struct{ Case, Way, Scheme, Problem, Excerpt string }
+	Live     []struct {
+		Gateway string
+		Asked   []struct {
+			Request string
+			Shows   string `json:"vendor_shows"`
+			Error   string
+			Relay   int `json:"relay_status"`
+			Fields  []struct {
+				Name, Value string
+				Removed     bool
+			}
+		}
+		Leaks, Advice []string
+		Problem       string
+	}
+}
+
+func runAudit(t *testing.T, env lab.Env, args ...string) (r auditReport, code int) {
+	t.Helper()
+	stdout, stderr, code := runRelay(t, env, "", append([]string{"audit", "--json", "--stages", "2", "--case", auditCases}, args...)...)
+	if err := json.Unmarshal([]byte(stdout), &r); err != nil {
+		t.Fatalf("exit code %d: %v\n%s%s", code, err, stdout, stderr)
+	}
+	if r.OK != (code == 0) || r.Summary == "" {
+		t.Errorf("exit code %d, ok %v, summary %q", code, r.OK, r.Summary)
+	}
+	for _, secret := range []string{"vendor-secret-77", "reseller-us-1"} {
+		if strings.Contains(stdout+stderr, secret) {
+			t.Errorf("the report shows %q", secret)
+		}
+	}
+	return r, code
+}
+
+// TestAuditIsClean: each kind of configuration, all cells of the matrix.
+func TestAuditIsClean(t *testing.T) {
+	t.Parallel()
+	for name, env := range map[string]lab.Env{
+		"plain": {"UPSTREAM": "http://reseller-us-1:vendor-secret-77@gw.vendor.example:7777", "ACCOUNTS": "alice:alicesecret"},
+		"preset": {
+			"UPSTREAMS_0_VENDOR": "oxylabs", "UPSTREAMS_0_USERNAME": "reseller-us-1", "UPSTREAMS_0_PASSWORD": "vendor-secret-77",
+			"ACCOUNTS": "alice:alicesecret", "VENDOR_MARKS": "acmeproxy,acme.example",
+		},
+		"passthrough": {"UPSTREAM": "https://gw.vendor.example:7777", "AUTH": "passthrough"},
+		"open":        {"UPSTREAM": "socks5://reseller-us-1:vendor-secret-77@gw.vendor.example:7777", "AUTH": "open", "ALLOW_FROM": "10.0.0.0/8", "BRAND": "Acme Proxies"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, code := runAudit(t, env)
+			if code != 0 {
+				t.Fatalf("exit code %d: %+v %+v", code, r.Leaks, r.Failures)
+			}
+			if len(r.Matrix) != 3*3*2 {
+				t.Errorf("%d cells", len(r.Matrix))
+			}
+			for _, c := range r.Matrix {
+				if c.Cases == 0 || c.Passed != c.Cases {
+					t.Errorf("%+v", c)
+				}
+			}
+		})
+	}
+}
+
+// TestAuditFindsALeak: a mark that the relay's own words hold cannot be kept from customers.
+func TestAuditFindsALeak(t *testing.T) {
+	t.Parallel()
+	r, code := runAudit(t, lab.Env{"UPSTREAM": "http://reseller-us-1:vendor-secret-77@gw.vendor.example:7777", "ACCOUNTS": "alice:alicesecret", "VENDOR_MARKS": "reached"})
+	if code != 1 || len(r.Leaks) == 0 {
+		t.Fatalf("exit code %d, %+v", code, r)
+	}
+	if l := r.Leaks[0]; l.Where != "customer" || !strings.Contains(l.Mark, "reached") || !strings.Contains(l.Excerpt, "reached") {
+		t.Errorf("%+v", l)
+	}
+}
+
+func TestAuditUsage(t *testing.T) {
+	t.Parallel()
+	good := lab.Env{"UPSTREAM": "http://gw.vendor.example:7777", "ACCOUNTS": "alice:alicesecret"}
+	for _, c := range []struct {
+		env  lab.Env
+		args []string
+		want string
+	}{
+		{lab.Env{"UPSTREAM": "direct://", "ACCOUNTS": "alice:alicesecret"}, nil, "MASKRELAY_UPSTREAM: direct:// has no vendor"},
+		{good, []string{"--target", "http://x/"}, "--target: needs --live"},
+		{good, []string{"--stages", "1000"}, "--stages: 1000"},
+		{lab.Env{"UPSTREAM": "http://gw.vendor.example:7777", "AUTH": "passthrough"}, []string{"--live"}, "--live: "},
+		{lab.Env{}, nil, "MASKRELAY_UPSTREAM: missing"},
+	} {
+		stdout, stderr, code := runRelay(t, c.env, "", append([]string{"audit"}, c.args...)...)
+		if code != 2 || stdout != "" || !strings.Contains(stderr, c.want) {
+			t.Errorf("%v: exit code %d: %s%s", c.args, code, stdout, stderr)
+		}
+	}
+}
+
+// TestAuditLive asks a loud vendor in the place of the operator's gateway.
+func TestAuditLive(t *testing.T) {
+	t.Parallel()
+	v, err := upstreamtest.StartVendor(upstreamtest.VendorConfig{Username: "reseller-us-1", Password: "vendor-secret-77"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = v.Close() }()
+	site, err := upstreamtest.StartJudge(upstreamtest.JudgeConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = site.Close() }()
+	env := lab.Env{"UPSTREAM": v.URL(), "ACCOUNTS": "alice:alicesecret", "ALLOW_PRIVATE": "true", "ALLOW_PORTS": "*"}
+	args := []string{"--live", "--target", site.URL() + "/notype", "--case", "honest"}
+	r, code := runAudit(t, env, args...)
+	if len(r.Live) != 1 || len(r.Live[0].Asked) != 4 || r.Live[0].Problem != "" {
+		t.Fatalf("exit code %d: %+v", code, r)
+	}
+	live := r.Live[0]
+	if a := live.Asked[0]; a.Shows != "200 SuperVendor Tunnel Established" || a.Relay != 200 || len(a.Fields) < 5 {
+		t.Errorf("%+v", a)
+	}
+	// Nobody told the relay of this name: what it lets pass is found, and named.
+	if code != 1 || !slices.ContainsFunc(live.Leaks, func(l string) bool { return strings.Contains(strings.ToLower(l), "supervendor") }) {
+		t.Errorf("exit code %d, leaks %q", code, live.Leaks)
+	}
+	if !slices.ContainsFunc(live.Advice, func(a string) bool { return strings.HasPrefix(a, "MASKRELAY_VENDOR_MARKS: ") }) ||
+		!slices.ContainsFunc(live.Advice, func(a string) bool { return strings.Contains(a, "X-SuperVendor-Session") }) {
+		t.Errorf("advice %q", live.Advice)
+	}
+	env["VENDOR_MARKS"] = v.Brand() + ",203.0.113.77"
+	if r, code := runAudit(t, env, args...); code != 0 || len(r.Live) != 1 || len(r.Live[0].Leaks) > 0 || len(r.Live[0].Advice) > 0 {
+		t.Errorf("exit code %d: %+v", code, r)
+	}
+}
