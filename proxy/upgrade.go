@@ -56,14 +56,6 @@ func (h *handler) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, t
 		return
 	}
 	if answer.response.StatusCode != http.StatusSwitchingProtocols {
-		if GatewayMade(h.server.config.Policy)(answer.response) { // one that looks into tunnels
-			_ = conn.SetDeadline(time.Unix(1, 0)) // nothing more is read
-			_ = answer.response.Body.Close()
-			h.upgradeFailed(out, &upstream.ConnectError{
-				Gateway: conn.Gateway, Phase: upstream.PhaseRequest, Cause: upstream.CauseStatus, Status: answer.response.StatusCode,
-			})
-			return
-		}
 		// The answer's body may take its time; the end of the exchange still ends it.
 		_ = conn.SetDeadline(time.Time{})
 		stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })

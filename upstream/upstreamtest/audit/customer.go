@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -94,7 +95,7 @@ func (st *stage) visit(ctx context.Context, e *exchange) taken {
 	}
 	st.leave(v)
 	t.bytes = v.got.Bytes()
-	if t.err == nil && v.err != nil && v.err != io.EOF {
+	if t.err == nil && v.err != nil && !errors.Is(v.err, io.EOF) {
 		t.err = v.err
 	}
 	return t
@@ -155,29 +156,33 @@ func (st *stage) take(v *visit, e *exchange, t *taken) {
 	if e.spot.Way == Connect {
 		method = http.MethodConnect
 	}
-	var err error
 	for {
-		t.response, err = http.ReadResponse(br, &http.Request{Method: method})
+		response, err := http.ReadResponse(br, &http.Request{Method: method})
 		if err != nil {
-			t.response, t.late = nil, isTimeout(err)
+			t.late = isTimeout(err)
 			return
 		}
-		if s := t.response.StatusCode; s >= 200 || s == http.StatusSwitchingProtocols {
-			break
+		if s := response.StatusCode; s < 200 && s != http.StatusSwitchingProtocols {
+			_ = response.Body.Close() // there is none
+			continue
 		}
-	}
-	if opens(e.spot.Way, t.response.StatusCode) {
-		st.through(v, br, e, t)
+		t.response = response
+		if opens(e.spot.Way, response.StatusCode) {
+			st.through(v, br, e, t)
+			_ = v.SetReadDeadline(time.Unix(1, 0)) // what a body would be is the tunnel's
+			_ = response.Body.Close()
+			return
+		}
+		t.body, t.bodyErr = io.ReadAll(io.LimitReader(response.Body, maxTaken))
+		t.late = isTimeout(t.bodyErr)
+		_ = response.Body.Close()
 		return
 	}
-	t.body, t.bodyErr = io.ReadAll(io.LimitReader(t.response.Body, maxTaken))
-	t.late = isTimeout(t.bodyErr)
-	_ = t.response.Body.Close()
 }
 
 func isTimeout(err error) bool {
-	t, ok := err.(net.Error)
-	return ok && t.Timeout()
+	var t net.Error
+	return errors.As(err, &t) && t.Timeout()
 }
 
 // opens reports whether a status opens a tunnel.
