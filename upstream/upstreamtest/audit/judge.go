@@ -20,7 +20,7 @@ type exchange struct {
 }
 
 // odd reports whether tunnels, if any open, may carry nothing, or not the target's bytes.
-func (e *exchange) odd() bool { return strings.HasPrefix(e.h.Name, "tunnel-") || !e.h.Serves }
+func (e *exchange) odd() bool { return e.h.Breaks || !e.h.Serves }
 
 // run plays one exchange and judges it.
 func (st *stage) run(ctx context.Context, e *exchange) verdict {
@@ -191,6 +191,7 @@ func (j *judgement) answer() {
 	switch {
 	case t.late:
 		j.problem(t.bytes, "no whole answer in %s", j.st.config.patience())
+	case len(t.bytes) == 0 && j.e.h.Breaks: // it broke before it began
 	case len(t.bytes) == 0:
 		j.problem(nil, "no answer: %v", t.err)
 	case t.response == nil:
@@ -207,7 +208,7 @@ func (j *judgement) answer() {
 // opened judges a tunnel.
 func (j *judgement) opened() {
 	t := j.t
-	if !j.e.h.Serves {
+	if !j.e.h.Serves && !j.e.h.Breaks {
 		j.problem(headsOf(t.bytes), "a tunnel opened where the vendor did not serve")
 		return
 	}
@@ -280,11 +281,11 @@ func (j *judgement) passed() {
 	if t.bodyErr != nil {
 		return // it broke off, and the customer knows
 	}
-	if j.e.spot.Way != Plain && !j.e.h.Serves {
+	if j.e.spot.Way != Plain && !j.e.h.Serves && !j.e.h.Breaks {
 		j.problem(headsOf(t.bytes), "the vendor's own answer was passed on, with status %d", t.response.StatusCode)
 		return
 	}
-	if j.e.h.Serves && len(j.site) > 0 && !bytes.Equal(t.body, page()) && j.e.spot.Way == Plain {
+	if j.e.h.Serves && !j.e.h.Breaks && len(j.site) > 0 && !bytes.Equal(t.body, page()) && j.e.spot.Way == Plain {
 		j.problem(headsOf(t.bytes), "the target's page did not come as it is: %d of %d bytes", len(t.body), len(page()))
 	}
 }
