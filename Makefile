@@ -29,6 +29,17 @@ GO_TEXT = find . -name .git -prune -o -name bin -prune -o -type f \( -name '*.go
 #   integration/bench/relays.go  goproxy sends the response that it is given, and closes it
 BODYCLOSE_EXCEPT = -e '^\#' -e '_test\.go:' -e '^upstream/transport\.go:' -e '^proxy/upgrade\.go:' -e '^integration/bench/relays\.go:'
 
+# gosec looks at what is shipped: not at tests, nor at what only tests and benchmarks run, which starts programs, writes files for them and
+# plays hostile parts on purpose. Of its rules these are off:
+#   G103  unsafe: one file has it, proxy/tunnel/sys_linux.go, for system calls; TestArrows refuses it anywhere else
+#   G104  unhandled errors: errcheck looks for them, and knows the writers that cannot fail
+#   G304  a file named by a variable: every such name is the operator's, from the environment or the command line
+#   G404  math/rand: it spreads work over time and gateways; TestArrows names the packages that may have it, and what must not be guessed
+#         (keys, ids) comes from crypto/rand
+# An exception in the code is "#nosec RULE -- why".
+GOSEC_ARGS = -quiet -terse -exclude=G103,G104,G304,G404 -exclude-dir=integration -exclude-dir=upstream/upstreamtest -exclude-dir=proxy/usage/usagetest
+GOSEC_SEES = go.mod go.sum Makefile $(shell find cmd masking proxy upstream -name '*.go' ! -name '*_test.go')
+
 .PHONY: test parts lint soak bench fuzz demo build image clean
 
 test: parts lint
@@ -38,7 +49,7 @@ test: parts lint
 parts:
 	@integration/install-parts.sh
 
-lint:
+lint: bin/gosec-found-nothing
 	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "gofmt -w is needed for:"; echo "$$out"; exit 1; fi
 	go vet ./...
 	@out=$$(go vet -vettool="$$(go tool -n bodyclose)" ./... 2>&1 | grep -v $(BODYCLOSE_EXCEPT) || true); if [ -n "$$out" ]; then echo "bodyclose:"; echo "$$out"; exit 1; fi
@@ -46,7 +57,13 @@ lint:
 	go tool staticcheck ./...
 	go tool errcheck ./...
 	go tool go-errorlint ./...
+	integration/vulns.sh
 	$(GO_TEXT) | xargs -0 -r go tool misspell -error
+
+# gosec keeps no cache and takes half a minute: it looks again only when what it looks at has changed.
+bin/gosec-found-nothing: $(GOSEC_SEES)
+	go tool gosec $(GOSEC_ARGS) ./...
+	@mkdir -p bin && touch $@
 
 # SOAK_SEED=… makes the choices of an earlier run again. "make test" has a short form of it.
 SOAK_TIME ?= 5m

@@ -41,6 +41,10 @@ var arrows = map[string]struct {
 	"integration/bench":           {"", "measures the built binary; generator and vendor are its own, light ones"},
 }
 
+// randomly are the packages that spread work over time, or choose, where guessing the choice is of no use to anyone.
+const randomly = "proxy/account proxy/limit/redislimit proxy/usage/usagetest proxy/webhook upstream upstream/upstreamtest " +
+	"integration/lab integration/soak integration/bench"
+
 // outside are imports that only the named packages may have, and masking may have none.
 var outside = map[string]string{
 	"github.com/elazarl/goproxy":     "proxy integration/bench", // the bench measures goproxy alone beside ours
@@ -50,6 +54,9 @@ var outside = map[string]string{
 	"github.com/goccy/go-yaml":       "proxy/account upstream/vendor",
 	"github.com/redis/go-redis/v9":   "proxy/fleet proxy/limit/redislimit proxy/account/redisaccounts proxy/usage/redisusage",
 	"go.etcd.io/bbolt":               "proxy/usage",
+	"unsafe":                         "proxy/tunnel", // system calls
+	"math/rand":                      "",
+	"math/rand/v2":                   randomly,
 }
 
 func TestArrows(t *testing.T) {
