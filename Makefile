@@ -1,10 +1,11 @@
 # maskrelay: what a person runs is what CI runs.
 #
-#   make test     install the parts that the tests need (where it may), lint, all tests with the race detector
+#   make test     install the parts that the tests need (where it may), lint, all tests with the race detector;
+#                 with CI=true every fuzz target for 30 s after them (without it they have their seeds only)
 #   make lint     format, vet, and the analysers pinned in go.mod
 #   make soak     everything that customers and vendors do, for SOAK_TIME (5m), each byte looked at; RACE=1: a relay with the race detector
 #   make bench    the built binary beside other relays (installed where it may): tables as Markdown, a chart; BENCH_ARGS=-help tells the choices
-#   make fuzz     every fuzz target for FUZZTIME each
+#   make fuzz     every fuzz target for FUZZTIME (1m) each, four at a time
 #   make demo     the relay, a stand-in vendor and a target on loopback
 #   make build    bin/maskrelay
 #   make image    the container image (docker, podman or buildah)
@@ -15,7 +16,7 @@ SHELL       := /bin/bash
 
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT    ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
-FUZZTIME  ?= 10s
+FUZZTIME  ?= 1m
 TEST_TIMEOUT ?= 15m
 IMAGE     ?= maskrelay:$(VERSION)
 ENGINE    ?= $(firstword $(foreach e,docker podman buildah,$(shell command -v $(e) 2>/dev/null)))
@@ -44,6 +45,7 @@ GOSEC_SEES = go.mod go.sum Makefile $(shell find cmd masking proxy upstream -nam
 
 test: parts lint
 	go test -race -shuffle=on -timeout=$(TEST_TIMEOUT) ./...
+	$(if $(filter true,$(CI)),FUZZTIME=30s integration/fuzz.sh)
 
 # The outside programs that the integration tests start or use as customers. CI=true makes a missing one an error.
 parts:
@@ -79,16 +81,9 @@ bench: build
 	go build -trimpath -o bin/bench ./integration/bench
 	bin/bench $(BENCH_ARGS)
 
-# Each package with a FuzzXxx function, each function on its own: "go test -fuzz" takes one target at a time.
+# FUZZ names some targets; all run without it.
 fuzz:
-	@go list -f '{{$$d := .Dir}}{{$$p := .ImportPath}}{{range .TestGoFiles}}{{$$p}} {{$$d}}/{{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$$p}} {{$$d}}/{{.}}{{"\n"}}{{end}}' ./... | \
-	while read -r pkg file; do \
-	  [ -n "$$pkg" ] || continue; \
-	  for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
-	    echo "$$pkg $$target"; \
-	    go test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) "$$pkg" </dev/null; \
-	  done; \
-	done
+	FUZZTIME=$(FUZZTIME) integration/fuzz.sh $(FUZZ)
 
 demo:
 	go run ./cmd/maskrelay demo

@@ -50,7 +50,7 @@ func TestKnownVulnerabilitiesFailLint(t *testing.T) {
 		{"called", "VULNDB=" + vulnerability(t, "ValidHeaderFieldName"), false, "GO-2099-0001"},
 		{"not called", "VULNDB=" + vulnerability(t, "PunycodeHostPort"), true, ""},
 		{"database cannot be reached", "HTTPS_PROXY=http://127.0.0.1:1", true, warning},
-		{"database is not one", "VULNDB=file://" + filepath.Join(t.TempDir(), "none"), false, "govulncheck: "},
+		{"database is not one", "VULNDB=file://" + filepath.Join(t.TempDir(), "none"), false, "creating client: "},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), "./vulns.sh", "./upstream") // one package: it is the answers that matter
