@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -321,7 +323,7 @@ func TestDirectAsksItsNameServer(t *testing.T) {
 	c.Release()
 }
 
-// Whatever comes from the network, looking at it does no harm.
+// Whatever comes from the network, only an answer to the question is taken note of, and of it what another reader finds in it.
 func FuzzDNSAnswer(f *testing.F) {
 	q := dnsmessage.Question{Name: dnsmessage.MustNewName(testName), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}
 	msg := dnsmessage.Message{
@@ -336,12 +338,57 @@ func FuzzDNSAnswer(f *testing.F) {
 	f.Add(whole[:len(whole)-3], true)
 	f.Add([]byte{}, true)
 	f.Fuzz(func(t *testing.T, b []byte, stream bool) {
-		w := &dnsWatch{conns: map[net.Conn]struct{}{}, name: testName}
-		x := dnsExchange{watch: w, id: 7, question: q, asked: true}
-		x.got(b, stream)
-		x.sent(b)
-		if w.known && w.ttl < 0 {
-			t.Errorf("TTL %s", w.ttl)
+		got := notedOf(q, b, stream)
+		if got.heard[1] || got.known && (!got.heard[0] || got.ttl < 0) {
+			t.Fatalf("%x: heard %v, TTL %v %s", b, got.heard, got.known, got.ttl)
+		}
+		var m dnsmessage.Message
+		if err := m.Unpack(b); err != nil { // it wants the sections after the answers whole, too
+			return
+		}
+		mine := answersQuestion(&m, q, stream)
+		if got.heard[0] && !mine {
+			t.Fatalf("%+v was noted", m)
+		}
+		// As the other reader understood it, without its lengths that lie.
+		packed, err := m.Pack()
+		if err != nil || len(packed) > 1<<16 {
+			return
+		}
+		got = notedOf(q, packed, stream)
+		if known := mine && len(m.Answers) > 0; got.heard[0] != mine || got.known != known || known && got.ttl != leastTTL(&m) {
+			t.Fatalf("%+v: heard %v, TTL %v %s", m, got.heard, got.known, got.ttl)
 		}
 	})
+}
+
+// notedOf is what is taken note of when b comes after the question q, which has the ID 7.
+func notedOf(q dnsmessage.Question, b []byte, stream bool) *dnsWatch {
+	w := &dnsWatch{conns: map[net.Conn]struct{}{}, name: testName}
+	x := dnsExchange{watch: w, id: 7, question: q, asked: true}
+	x.got(b, stream)
+	w.end()
+	noted := &dnsWatch{heard: w.heard, known: w.known, ttl: w.ttl}
+	x.sent(b) // must not panic
+	return noted
+}
+
+// answersQuestion reports whether m answers q by the words of RFC 1035.
+func answersQuestion(m *dnsmessage.Message, q dnsmessage.Question, stream bool) bool {
+	return m.ID == 7 && m.Response && (!m.Truncated || stream) && (m.RCode == dnsmessage.RCodeSuccess || m.RCode == dnsmessage.RCodeNameError) &&
+		len(m.Questions) > 0 && strings.EqualFold(m.Questions[0].Name.String(), q.Name.String()) && m.Questions[0].Type == q.Type &&
+		m.Questions[0].Class == q.Class && (len(m.Answers) > 0 || m.Authoritative || m.RecursionAvailable)
+}
+
+// leastTTL is the smallest of m's answers', one with the highest bit counting as 0 (RFC 2181 §8).
+func leastTTL(m *dnsmessage.Message) time.Duration {
+	least := int64(math.MaxInt64)
+	for _, a := range m.Answers {
+		ttl := int64(a.Header.TTL)
+		if ttl >= 1<<31 {
+			ttl = 0
+		}
+		least = min(least, ttl)
+	}
+	return time.Duration(least) * time.Second
 }
