@@ -45,7 +45,8 @@ func (o *Output) Contains(s string) bool {
 	return bytes.Contains(o.buf, []byte(s))
 }
 
-// Process is a running program. It is killed and waited for at the end of the test, and its output is attached to a failed one.
+// Process is a running program. It is killed and waited for at the end of the test, and its output is attached to a failed one. What one
+// with a relay's environment has written is searched for the secrets in it.
 type Process struct {
 	Name   string
 	Stdout *Output
@@ -53,6 +54,8 @@ type Process struct {
 	cmd    *exec.Cmd
 	done   chan struct{}
 	err    error // valid once done is closed
+
+	secrets *watch // nil = it has none
 }
 
 // Start starts cmd under a name for messages. Standard output and error are kept unless cmd already sends them elsewhere.
@@ -60,7 +63,7 @@ type Process struct {
 // their own children.
 func Start(t testing.TB, name string, cmd *exec.Cmd) *Process {
 	t.Helper()
-	p := &Process{Name: name, Stdout: &Output{}, Stderr: &Output{}, cmd: cmd, done: make(chan struct{})}
+	p := &Process{Name: name, Stdout: &Output{}, Stderr: &Output{}, cmd: cmd, done: make(chan struct{}), secrets: watchSecrets(name, cmd.Args, cmd.Env)}
 	if cmd.Stdout == nil {
 		cmd.Stdout = p.Stdout
 	}
@@ -94,6 +97,10 @@ func (p *Process) end(t testing.TB) {
 	}
 	p.Signal(t, syscall.SIGKILL)
 	<-p.done
+	p.secrets.search(t, "standard error", p.Stderr.Bytes())
+	if p.secrets != nil && !p.secrets.told {
+		p.secrets.search(t, "standard output", p.Stdout.Bytes())
+	}
 	if t.Failed() {
 		t.Logf("%s: %s\nstdout:\n%s\nstderr:\n%s", p.Name, p.cmd.ProcessState, tail(p.Stdout.Bytes()), tail(p.Stderr.Bytes()))
 	}

@@ -23,6 +23,7 @@ type Relay struct {
 	*Process
 	Addr  string // of the proxy listener
 	Admin string // of the admin listener
+	token string // that the admin listener wants
 }
 
 // startLimit is how long a relay may take until it is ready.
@@ -83,16 +84,36 @@ func (r *Relay) WaitReadiness(t testing.TB, want int) {
 func launchRelay(t testing.TB, b Build, env Env, log io.Writer) *Relay {
 	t.Helper()
 	full := Env{"LISTEN": FreeAddr(t), "ADMIN_LISTEN": FreeAddr(t), "ALLOW_PRIVATE": "true", "ALLOW_PORTS": "*"}
+	if b == Tested { // where memory and speed are measured, the log is the test's choice
+		full["LOG_LEVEL"] = "debug"
+	}
 	for name, value := range env {
 		full[name] = value
 	}
-	r := &Relay{Addr: full["LISTEN"], Admin: full["ADMIN_LISTEN"]}
+	r := &Relay{Addr: full["LISTEN"], Admin: full["ADMIN_LISTEN"], token: tokenOf(full)}
 	cmd := RelayCommand(t, b, full, "serve")
+	name := "maskrelay " + r.Addr
 	if log != nil {
-		cmd.Stderr = log
+		cmd.Stderr = searchedLog(t, name, cmd, log)
 	}
-	r.Process = Start(t, "maskrelay "+r.Addr, cmd)
+	r.Process = Start(t, name, cmd)
+	t.Cleanup(func() { r.searchPages(t) }) // before Start's own, which ends it
 	return r
+}
+
+// searchedLog is log with the search for secrets that a log which is kept gets at its end.
+func searchedLog(t testing.TB, name string, cmd *exec.Cmd, log io.Writer) io.Writer {
+	w := watchSecrets(name, cmd.Args, cmd.Env)
+	if w == nil {
+		return log
+	}
+	s := NewSearch(name+": standard error", w.marks)
+	t.Cleanup(func() { // after Start's own: nothing is written any more
+		for _, leak := range s.Leaks() {
+			t.Errorf("a secret shows: %v", leak)
+		}
+	})
+	return io.MultiWriter(s, log)
 }
 
 // adminClient is not http.DefaultClient: the environment's proxy settings must not reach loopback, and every wait has an end.
@@ -110,6 +131,22 @@ func (r *Relay) Ask(method, path, json string) (int, []byte, error) {
 	if json != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	return answerTo(req)
+}
+
+// askAs is Get with a token, if there is one.
+func (r *Relay) askAs(token, path string) (int, []byte, error) {
+	req, err := http.NewRequest(http.MethodGet, "http://"+r.Admin+path, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	return answerTo(req)
+}
+
+func answerTo(req *http.Request) (int, []byte, error) {
 	resp, err := adminClient.Do(req)
 	if err != nil {
 		return 0, nil, err
