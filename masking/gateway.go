@@ -26,7 +26,7 @@ func (p *Policy) GatewayMade(status int, h http.Header) bool {
 		return true
 	}
 	if status >= 300 && status < 400 {
-		return p.marks.in(h.Get("Location"))
+		return p.marks.inAny(h.Get("Location"))
 	}
 	return status >= 400 && (byProxyFields(h) || p.byErrorFields(h))
 }
@@ -146,7 +146,7 @@ func (p *Policy) byErrorFields(h http.Header) bool {
 			continue // forwarded answers carry these too
 		}
 		for _, v := range values {
-			if p.marks.in(v) {
+			if p.marks.inAny(v) {
 				return true
 			}
 		}

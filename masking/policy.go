@@ -31,6 +31,7 @@ type Policy struct {
 	request, response, trailer *side
 	vendor                     *nameSet
 	marks, pages               *Marks
+	errors, binary             *Marks // what must not be in an error's body, if it is text and if it is not
 	strip, stripTrailer        *nameSet
 	lifted                     *liftedPolicies // nil in those
 }
@@ -65,6 +66,9 @@ func NewPolicy(cfg PolicyConfig) (*Policy, error) {
 		pages:  NewMarks(strings.Split(errorPages, "\n")...),
 	}
 	p.mark(marks)
+	pages := strings.Split(errorPages, "\n")
+	p.errors = marks.With(pages...)
+	p.binary = NewMarks(append(slices.DeleteFunc(slices.Clone(marks.words[:marks.hiding]), func(w string) bool { return len(w) < minHiddenMark }), pages...)...)
 	p.lifted = &liftedPolicies{of: p, configured: cfg.Marks, byMark: map[string]*Policy{}}
 	return p, nil
 }
@@ -113,6 +117,15 @@ func (l *liftedPolicies) without(mark string) *Policy {
 	return &q
 }
 
+// ErrorMarks returns what must not be in the body of an error: the marks, and what known proxy programs write on their pages. In
+// bytes that are no text marks of less than five bytes would be found by chance, and are left out.
+func (p *Policy) ErrorMarks(text bool) *Marks {
+	if text {
+		return p.errors
+	}
+	return p.binary
+}
+
 // Marks returns the built-in and the configured marks.
 func (p *Policy) Marks() *Marks { return p.marks }
 
@@ -134,7 +147,8 @@ func (p *Policy) UpgradeRequest(h http.Header) {
 }
 
 // Response edits a response header on its way to the customer: hop-by-hop fields and those that Connection names, all that a
-// gateway adds, the configured fields, and every field line with a mark in its name or value go. What the target sent stays, a Via
+// gateway adds, the configured fields, and every field line with a mark in its name or value go, also if it is percent-escaped
+// or in base64. What the target sent stays, a Via
 // or X-Cache of its own excepted: nobody can tell them from the gateway's. Ask GatewayMade first,
 // and announce trailers afterwards: Trailer is hop-by-hop, and the keys of http.TrailerPrefix are no tokens.
 func (p *Policy) Response(h http.Header) { p.response.edit(h) }
@@ -143,10 +157,11 @@ func (p *Policy) Response(h http.Header) { p.response.edit(h) }
 // marked becomes "websocket", the only protocol that UpgradeRequest asks for.
 func (p *Policy) UpgradeResponse(h http.Header) {
 	protocol := "websocket"
-	if v := h["Upgrade"]; len(v) == 1 && isProtocol(v[0]) && !p.marks.in(v[0]) {
+	if v := h["Upgrade"]; len(v) == 1 && isProtocol(v[0]) && !p.marks.inAny(v[0]) {
 		protocol = v[0]
 	}
 	p.Response(h)
+	delete(h, "Content-Length") // an interim answer has no body (RFC 9110 §8.6)
 	h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{protocol}
 }
 
@@ -159,6 +174,25 @@ func isProtocol(s string) bool {
 // Trailer edits a request's or response's trailers: what Request or Response would remove goes, and with it what may not stand in a
 // trailer: framing, routing, request modifiers, authentication and content format (RFC 9110 §6.5.1).
 func (p *Policy) Trailer(h http.Header) { p.trailer.edit(h) }
+
+// Nominated are the fields that a header's Connection names as its own, nil if there are none but the usual ones. They go from the
+// trailers too (RFC 9110 §7.6.1). Ask before Request or Response takes Connection away.
+type Nominated map[string]bool // by lower-case name
+
+// NominatedBy is what h nominates.
+func NominatedBy(h http.Header) Nominated { return nominated(h) }
+
+// Drop takes the fields out of a trailer.
+func (n Nominated) Drop(trailer http.Header) {
+	if n == nil {
+		return
+	}
+	for name := range trailer {
+		if n[strings.ToLower(name)] {
+			delete(trailer, name)
+		}
+	}
+}
 
 // side is one direction's rules.
 type side struct {
@@ -185,7 +219,13 @@ func (s *side) passes(name string) bool {
 
 func (s *side) judge(name string) bool {
 	var buf [64]byte
-	return isToken(name) && !s.strip.has(fold(buf[:0], name)) && (s.marks == nil || !s.marks.in(name))
+	folded := fold(buf[:0], name)
+	return isToken(name) && !s.strip.has(folded) && !isLengthAlike(name, folded) && (s.marks == nil || !s.marks.inAny(name))
+}
+
+// isLengthAlike reports whether a name would be Content-Length for a reader who folds, and is not.
+func isLengthAlike(name string, folded []byte) bool {
+	return string(folded) == "content-length" && !strings.EqualFold(name, "Content-Length")
 }
 
 func (s *side) edit(h http.Header) {
@@ -204,7 +244,7 @@ func (s *side) edit(h http.Header) {
 func (s *side) editValues(h http.Header, name string, values []string) {
 	kept := values[:0]
 	for _, v := range values {
-		if !s.marks.in(v) && (name != "Warning" || !isCacheWarning(v)) {
+		if !s.marks.inAny(v) && (name != "Warning" || !isCacheWarning(v)) {
 			kept = append(kept, v)
 		}
 	}
