@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -141,6 +142,8 @@ type Conn struct {
 	Early   []byte
 	Gateway string
 	Release func()
+
+	login string // that the gateway was sent
 }
 
 // Connect opens a tunnel through the route's next gateway, or another if that fails and
@@ -185,7 +188,7 @@ func (p *Pool) connectThrough(ctx context.Context, g *gateway, r Request) (*Conn
 		early, failure := p.open(ctx, g, l.Conn, r)
 		if failure == nil {
 			g.opened.Observe(time.Since(start).Seconds())
-			return &Conn{Conn: l.Conn, Early: early, Gateway: g.Name, Release: sync.OnceFunc(l.held.Release)}, nil
+			return &Conn{Conn: l.Conn, Early: early, Gateway: g.Name, Release: sync.OnceFunc(l.held.Release), login: cmp.Or(r.Authorization, route.login(g))}, nil
 		}
 		failure.own = r.Authorization != ""
 		_ = l.Close()

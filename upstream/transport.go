@@ -17,6 +17,7 @@ import (
 const (
 	plainMaxHeadBytes  = 64 << 10 // of an answer
 	plainMaxHintBytes  = 1 << 20  // of all 1xx heads before it
+	plainMaxHeldHints  = 16 << 10 // of those, the ones that are passed on
 	plainContinueAfter = time.Second
 	plainGraceAfterCut = time.Second // for an answer to come after the gateway has stopped reading
 )
@@ -76,8 +77,11 @@ type PlainRequest struct {
 	// Idle is how long the answer's body may pause. Reads then fail with
 	// os.ErrDeadlineExceeded. 0 = no limit.
 	Idle time.Duration
-	// Informational is told of each 1xx but 100 and 101 before Do returns. It owns
-	// the header. nil = nobody is told.
+	// Informational is told of 1xx answers, but not of 100 and 101, before Do returns, and of
+	// those that came through a gateway only once the final answer is known to be a target's:
+	// a gateway that fails says nothing to the customer, and one that has failed before
+	// another served has not. Of 16 KB of them the rest is dropped. It owns the header. nil =
+	// nobody is told.
 	Informational func(status int, header http.Header)
 
 	until moment // the end of the time for a set-up; 0 = none: what cannot be sent again is waited for
@@ -93,7 +97,10 @@ type PlainResponse struct {
 
 // Trailers returns the trailer fields. It must not be called before a Read of the body
 // has returned io.EOF.
-func (r *PlainResponse) Trailers() http.Header { return r.body.trailer }
+func (r *PlainResponse) Trailers() http.Header {
+	dropEchoes(r.body.trailer, r.body.x.conn.key.login)
+	return r.body.trailer
+}
 
 // Ready reports whether something of the body has come with the head, or there is none:
 // the first Read will hardly wait. It must not be called after that, and is false for
@@ -170,19 +177,30 @@ func (t *Transport) once(ctx context.Context, g *gateway, r *PlainRequest) (*Pla
 		return nil, &ConnectError{Phase: PhaseRequest, Cause: CauseMalformed, Err: err}
 	}
 	response, failure := t.send(ctx, key, r, *head)
-	if failure != nil || form != absoluteForm {
-		return response, failure // a target's own, whatever it says
+	if failure != nil || form == originFormOnce {
+		return response, failure // the target's own, whatever it says
 	}
+	withLogin(response.Response, key.login)
 	if failure = t.gatewayMade(g, response); failure != nil {
 		_ = response.Body.Close()
 		return nil, failure
 	}
 	dropEchoes(response.Header, key.login)
+	dropEchoes(response.Trailer, key.login)
+	response.body.x.passHints()
 	return response, nil
 }
 
-// gatewayMade is what an answer means that g made itself, nil for a target's.
+// gatewayMade is what an answer means that g made itself, nil for a target's. In a tunnel of
+// a SOCKS5 gateway the words of a preset mean nothing: it is the target that was asked, and
+// nobody is to blame.
 func (t *Transport) gatewayMade(g *gateway, r *PlainResponse) *ConnectError {
+	if g.Scheme == SchemeSOCKS5 {
+		if made := t.pool.options.GatewayMade; made == nil || !made(r.Response) {
+			return nil
+		}
+		return &ConnectError{Phase: PhaseRequest, Cause: CauseStatus, Status: r.StatusCode}
+	}
 	_, reason, _ := strings.Cut(r.Status, " ")
 	came := r.body.x.in.buffered()
 	cause, verdict := g.classify(vendor.Answer{

@@ -176,6 +176,7 @@ func (h *answerHead) frame(method string) (f framing, trailers http.Header, err 
 		f.chunked, f.length = false, 0
 	case h.status < 200, h.status == http.StatusNoContent:
 		f.close = f.close || f.chunked || length > 0 // there should be no body; one may come
+		delete(h.header, "Content-Length")           // RFC 9110 §8.6
 		f.chunked, f.length = false, 0
 	case f.chunked:
 		if length >= 0 {

@@ -25,6 +25,7 @@ type plainExchange struct {
 	answer   PlainResponse
 	body     answerBody
 	upload   *upload // nil = no body
+	hints    []hint  // 1xx answers that wait for the final one
 
 	mu       sync.Mutex // guards what follows
 	headCame bool
@@ -81,10 +82,31 @@ func (x *plainExchange) readHead() error {
 			return x.begin(&head)
 		case head.status == http.StatusContinue:
 			x.upload.proceed()
-		case x.r.Informational != nil:
-			x.r.Informational(head.status, head.header)
+		case x.r.Informational == nil:
+		case x.conn.key.gateway.Scheme == SchemeDirect:
+			x.r.Informational(head.status, head.header) // nobody else can have said it
+		case hints <= plainMaxHeldHints:
+			x.hints = append(x.hints, hint{head.status, head.header})
 		}
 	}
+}
+
+// passHints passes on what has waited for the final answer. A 101 is none for anybody.
+func (x *plainExchange) passHints() {
+	if x.response.StatusCode == http.StatusSwitchingProtocols {
+		return
+	}
+	for _, hint := range x.hints {
+		dropEchoes(hint.header, x.conn.key.login)
+		x.r.Informational(hint.status, hint.header)
+	}
+	x.hints = nil
+}
+
+// hint is a 1xx answer.
+type hint struct {
+	status int
+	header http.Header
 }
 
 // begin makes the response of a final head.
