@@ -18,9 +18,10 @@ type answerOrder struct {
 }
 
 // writeOrdered is Write while a head is awaited. One goroutine writes it, but net/http may be
-// about to say 100 for a body that is being read.
+// about to say 100 for a body that is being read. It does not once the head has begun: what
+// looks like an interim head then is of a field's value.
 func (c *frontConn) writeOrdered(a *answerOrder, b []byte) (int, error) {
-	if bytes.HasPrefix(b, []byte("HTTP/1.1 1")) {
+	if len(a.head) == 0 && bytes.HasPrefix(b, []byte("HTTP/1.1 1")) {
 		return c.stream.Write(b)
 	}
 	whole := b

@@ -189,7 +189,7 @@ func (c *frontConn) Write(b []byte) (int, error) {
 
 // writeHandled writes what a handler has said.
 func (c *frontConn) writeHandled(b []byte) (int, error) {
-	if c.unnamed.Swap(false) {
+	if !bytes.HasPrefix(b, []byte("HTTP/1.1 1")) && c.unnamed.Swap(false) { // and no 100 that is on its way
 		return c.writeUnnamed(b)
 	}
 	return c.stream.Write(b)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,8 +20,8 @@ const (
 )
 
 // GatewayMade tells a gateway's own answers to plain requests from a target's: by
-// status, header and reason phrase, and for errors in text by the beginning of the
-// body. What follows that beginning is searched as it passes, and cut off where it
+// status, header and reason phrase, and for errors by the beginning of the body, unpacked
+// if need be. What follows that beginning is searched as it passes, and cut off where it
 // names the vendor. It is for upstream.Options.
 func GatewayMade(policy *masking.Policy) upstream.GatewayMade {
 	return func(response *http.Response) bool {
@@ -34,13 +35,39 @@ func GatewayMade(policy *masking.Policy) upstream.GatewayMade {
 		if _, reason, _ := strings.Cut(response.Status, " "); p.GatewayReason(reason) {
 			return true
 		}
-		if !readableText(response.Header) {
+		if response.Body == http.NoBody {
 			return false
 		}
-		body := readAhead(response.Body)
-		response.Body = &guardedBody{body: body, marks: p.Marks()}
-		return body.beginsWith(p.GatewayBody)
+		return pageNames(p, response)
 	}
+}
+
+// pageNames reports whether the beginning of an error's body names the vendor, or repeats
+// the login that the gateway was sent. Else all of it is searched as it is read.
+func pageNames(p *masking.Policy, response *http.Response) bool {
+	marks := []*masking.Marks{p.ErrorMarks(readableText(response.Header))}
+	if said := upstream.SentLogin(response); len(said) > 0 {
+		marks = append(marks, masking.NewMarks(said...))
+	}
+	body := readAhead(response.Body)
+	response.Body = body
+	for _, m := range marks {
+		response.Body = &guardedBody{body: response.Body, marks: m}
+	}
+	named := func(b []byte) bool {
+		return slices.ContainsFunc(marks, func(m *masking.Marks) bool { return holds(m, b) })
+	}
+	if body.beginsWith(named) {
+		return true
+	}
+	unpacked := unpack(response.Header, body.beginning())
+	marks[0] = p.ErrorMarks(true)
+	return len(unpacked) > 0 && named(unpacked)
+}
+
+func holds(m *masking.Marks, b []byte) bool {
+	_, _, found := m.Find(b)
+	return found
 }
 
 // policyFor is the mask for an answer of this status to a request to host. Errors are
@@ -54,7 +81,7 @@ func policyFor(p *masking.Policy, host string, status int) *masking.Policy {
 
 // readableText reports whether a body may be an error page that can be read as it is.
 func readableText(header http.Header) bool {
-	if header.Get("Content-Encoding") != "" {
+	if coding := header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
 		return false
 	}
 	kind := strings.ToLower(header.Get("Content-Type"))
@@ -122,6 +149,13 @@ func (a *aheadBody) beginsWith(is func([]byte) bool) bool {
 		}
 	}
 	return false
+}
+
+// beginning is what has come. It must be called before the first Read, and not be changed.
+func (a *aheadBody) beginning() []byte {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.read
 }
 
 // Read implements io.Reader.

@@ -149,17 +149,12 @@ func shape(r *http.Request) (Target, Outcome) {
 		}
 		return parsed(ParseTarget(r.RequestURI))
 	}
-	if !strings.EqualFold(r.URL.Scheme, "http") || r.URL.User != nil || r.URL.Opaque != "" ||
+	if isForbidden(r.Method) || !strings.EqualFold(r.URL.Scheme, "http") || r.URL.User != nil || r.URL.Opaque != "" ||
 		strings.ContainsRune(r.RequestURI, '#') {
 		return Target{}, BadRequest
 	}
-	switch r.Method {
-	case http.MethodTrace:
-		return Target{}, BadRequest // would show the customer what the vendor adds
-	case http.MethodOptions:
-		if slices.Contains(r.Header["Max-Forwards"], "0") {
-			return Target{}, BadRequest // ours to answer (RFC 9110 §7.6.2), and we have nothing to say
-		}
+	if r.Method == http.MethodOptions && slices.Contains(r.Header["Max-Forwards"], "0") {
+		return Target{}, BadRequest // ours to answer (RFC 9110 §7.6.2), and we have nothing to say
 	}
 	host := r.URL.Host
 	if r.URL.Port() == "" {
@@ -169,6 +164,18 @@ func shape(r *http.Request) (Target, Outcome) {
 		host += ":80"
 	}
 	return parsed(ParseTarget(host))
+}
+
+// isForbidden reports whether a plain request's method, as one who folds case reads it, would
+// show the customer what the vendor adds to his request (TRACE, and TRACK as some servers
+// call it), or be read as a CONNECT.
+func isForbidden(method string) bool {
+	for _, forbidden := range [...]string{http.MethodTrace, "TRACK", http.MethodConnect} {
+		if len(method) == len(forbidden) && strings.EqualFold(method, forbidden) {
+			return true
+		}
+	}
+	return false
 }
 
 func parsed(t Target, err error) (Target, Outcome) {

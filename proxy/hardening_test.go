@@ -49,13 +49,16 @@ func testEndlessHintsAndLeavingCustomers(t *testing.T) {
 		fmt.Fprintf(&hint, "X-H%d: aaaaaaaaaaaaaaaaaaaa\r\n", i)
 	}
 	hint.WriteString("\r\n")
-	r := newRig(t, setup{vendor: upstreamtest.VendorConfig{Behaviour: upstreamtest.Func(func(_ context.Context, c *upstreamtest.Conn, _ *upstreamtest.RecordedRequest) {
+	s := direct(true) // a gateway's hints wait for the final answer
+	s.unlike = true
+	s.vendor.Behaviour = upstreamtest.Func(func(_ context.Context, c *upstreamtest.Conn, _ *upstreamtest.RecordedRequest) {
 		for {
 			if _, err := io.WriteString(c, hint.String()); err != nil {
 				return
 			}
 		}
-	})}})
+	})
+	r := newRig(t, s)
 	var customers sync.WaitGroup
 	for range 8 {
 		customers.Go(func() {
@@ -65,7 +68,8 @@ func testEndlessHintsAndLeavingCustomers(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				_, _ = io.WriteString(conn, request("GET", "http://shop.example/"))
+				_ = conn.SetDeadline(time.Now().Add(patience))
+				_, _ = io.WriteString(conn, request("GET", "http://"+r.vendor.Addr()+"/"))
 				_, _ = io.CopyN(io.Discard, conn, 60_000)
 				_ = conn.Close()
 			}

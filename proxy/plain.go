@@ -10,6 +10,7 @@ import (
 
 	"github.com/elazarl/goproxy"
 
+	"maskrelay/masking"
 	"maskrelay/upstream"
 )
 
@@ -33,6 +34,7 @@ func (h *handler) outgoing(ctx context.Context, r *http.Request, w *plainWriter)
 	out.Header = maps.Clone(r.Header) // the mask takes fields out and leaves their lines alone
 	w.order = w.x.conn.fieldOrder()
 	dropAdded(out.Header, w.order)
+	nominated := masking.NominatedBy(out.Header)
 	h.server.config.Policy.Request(out.Header)
 	out.Close = false // the customer's connection, not ours to the gateway
 	out.Host = r.URL.Host
@@ -43,6 +45,7 @@ func (h *handler) outgoing(ctx context.Context, r *http.Request, w *plainWriter)
 	}
 	out.Trailer = r.Trailer.Clone()
 	h.server.config.Policy.Trailer(out.Trailer)
+	nominated.Drop(out.Trailer)
 	w.body = &requestBody{ReadCloser: r.Body, w: w, trailer: out.Trailer}
 	w.body.expects = strings.EqualFold(r.Header.Get("Expect"), "100-continue")
 	out.Body = w.body
@@ -75,10 +78,12 @@ func (h *handler) roundTrip(r *http.Request, _ *goproxy.ProxyCtx) (*http.Respons
 		return nil, &upstream.ConnectError{Gateway: gateway, Phase: upstream.PhaseRequest, Cause: upstream.CauseMalformed, Status: 101}
 	}
 	policy := w.policy(response.StatusCode)
+	nominated := masking.NominatedBy(response.Header)
 	policy.Response(response.Header)
 	policy.Trailer(response.Trailer)
+	nominated.Drop(response.Trailer)
 	w.ready, w.came.names = response.Ready(), response.Order
-	response.Body = &responseBody{ReadCloser: response.Body, response: response.Response, trailers: response.Trailers, w: w}
+	response.Body = &responseBody{ReadCloser: response.Body, response: response.Response, trailers: response.Trailers, nominated: nominated, w: w}
 	return response.Response, nil
 }
 

@@ -405,6 +405,8 @@ type responseBody struct {
 	w        *plainWriter
 	timed    bool
 	timer    *time.Timer
+
+	nominated masking.Nominated // by the answer's head
 }
 
 // Read implements io.Reader.
@@ -422,6 +424,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 		if came := b.trailers(); len(came) > 0 {
 			came = came.Clone()
 			b.w.policy(b.response.StatusCode).Trailer(came)
+			b.nominated.Drop(came)
 			b.response.Trailer = came
 		}
 	default:

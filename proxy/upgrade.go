@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"time"
 
+	"maskrelay/masking"
 	"maskrelay/proxy/tunnel"
 	"maskrelay/upstream"
 )
@@ -60,7 +61,7 @@ func (h *handler) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, t
 		_ = conn.SetDeadline(time.Time{})
 		stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 		defer stop()
-		if GatewayMade(h.server.config.Policy)(answer.response) {
+		if GatewayMade(h.server.config.Policy)(conn.Answered(answer.response)) {
 			// Gateways that look into tunnels to port 80 answer in the target's place.
 			_ = conn.SetDeadline(time.Unix(1, 0)) // no more of it
 			_ = answer.response.Body.Close()
@@ -69,7 +70,7 @@ func (h *handler) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, t
 			})
 			return
 		}
-		h.upgradeRefused(out, answer.response)
+		h.upgradeRefused(out, conn, answer.response)
 		return
 	}
 	stop() // the tunnel reads from here on
@@ -142,12 +143,15 @@ func (h *handler) handshake(ctx context.Context, conn *upstream.Conn, r *http.Re
 }
 
 // upgradeRefused passes the target's answer on as a plain response.
-func (h *handler) upgradeRefused(w *plainWriter, response *http.Response) {
+func (h *handler) upgradeRefused(w *plainWriter, conn *upstream.Conn, response *http.Response) {
 	policy := w.policy(response.StatusCode)
+	nominated := masking.NominatedBy(response.Header)
 	policy.Response(response.Header)
 	policy.Trailer(response.Trailer)
-	trailers := func() http.Header { return response.Trailer }
-	body := &responseBody{ReadCloser: response.Body, response: response, trailers: trailers, w: w, timed: true}
+	nominated.Drop(response.Trailer)
+	conn.DropEchoes(response.Header)
+	trailers := func() http.Header { conn.DropEchoes(response.Trailer); return response.Trailer }
+	body := &responseBody{ReadCloser: response.Body, response: response, trailers: trailers, nominated: nominated, w: w, timed: true}
 	defer func() { _ = body.Close() }()
 	to := w.Header()
 	for name, values := range response.Header {
@@ -168,6 +172,7 @@ func (h *handler) upgraded(w http.ResponseWriter, x *exchange, conn *upstream.Co
 		panic(http.ErrAbortHandler)
 	}
 	h.server.config.Policy.For(answer.response.Request.Host).UpgradeResponse(answer.response.Header)
+	conn.DropEchoes(answer.response.Header)
 	var head bytes.Buffer
 	head.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
 	_ = answer.response.Header.Write(&head) // a buffer takes everything
