@@ -2,6 +2,7 @@ package upstreamtest
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
@@ -175,7 +176,17 @@ func relayReply(reply string) Behaviour {
 // expand replaces {brand} in s; {lower}, the same in small letters; {host}, {exit} and {trace}.
 func (v *Vendor) expand(s string) []byte {
 	return []byte(strings.NewReplacer("{brand}", v.config.Brand, "{lower}", strings.ToLower(v.config.Brand),
-		"{host}", v.host(), "{exit}", exitIP, "{trace}", vendorTrace).Replace(s))
+		"{host}", v.host(), "{exit}", exitIP, "{trace}", vendorTrace,
+		"{base64}", base64.RawURLEncoding.EncodeToString([]byte("by "+v.config.Brand)), "{escaped}", escaped(v.config.Brand)).Replace(s))
+}
+
+// escaped is s with every byte percent-escaped.
+func escaped(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		fmt.Fprintf(&b, "%%%02x", s[i])
+	}
+	return b.String()
 }
 
 // text answers the first request with s, {brand} replaced, then ends as told.

@@ -132,6 +132,8 @@ func servedHostilities() []Hostility {
 		"chunk-extension-900":      {extension: ";by=" + strings.Repeat("{lower}", 80)},
 		"trailers-brand":           {trailers: []string{"X-{brand}-Checksum: 1", "X-Brd-Timeline: {trace}", "Server-Timing: gw;desc={lower}"}},
 		"trailers-cookie":          {trailers: []string{"Set-Cookie: {lower}=1", "Location: https://{host}/", "Via: 1.1 {host}"}},
+		"trailers-nominated":       {lines: []string{"Connection: X-Peer-Number"}, trailers: []string{"X-Peer-Number: {trace}"}},
+		"trailers-base64":          {trailers: []string{"X-Trace: {base64}"}},
 		"trailers-not-announced":   {extension: ";x", lines: []string{"X-Trailers: below"}, trailers: []string{"X-{brand}: 1"}},
 		"length-and-chunked":       {extension: ";{brand}", lines: []string{"Content-Length: 3"}},
 		"length-twice-and-chunked": {extension: ";{brand}", lines: []string{"Content-Length: 3", "Content-Length: 3"}},

@@ -117,6 +117,9 @@ var brandedFields = map[string]string{
 	"twice":                "X-Node: innocent\r\nX-Node: {brand}",
 	"nominated":            "Connection: X-Peer-Number\r\nX-Peer-Number: {trace}",
 	"nominated-by-proxy":   "Proxy-Connection: X-Peer-Number\r\nX-Peer-Number: {trace}",
+	"base64":               "X-Trace: {base64}",
+	"base64-within":        "Set-Cookie: route=eu7{base64}; Path=/",
+	"escaped":              "Content-Location: https://cdn.example/?by={escaped}",
 	"4k":                   "X-Blob: " + longValue + "{brand}",
 }
 

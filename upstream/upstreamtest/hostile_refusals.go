@@ -70,6 +70,9 @@ var refusedPages = map[string]page{
 	"body-chunked":      {status: 502, reason: "Bad Gateway", body: "{brand} says no", coding: "chunked"},
 	"body-until-close":  {status: 502, reason: "Bad Gateway", body: "{brand} says no", coding: "close"},
 	"body-gzip":         {status: 502, reason: "Bad Gateway", lines: []string{"X-{brand}-Error: gone"}, body: "{brand} says no", coding: "gzip"},
+	"body-gzip-alone":   {status: 403, reason: "Forbidden", body: "{brand} says no", coding: "gzip"},
+	"body-octets":       {status: 403, reason: "Forbidden", lines: []string{"Content-Type: application/octet-stream"}, body: "{brand} says no"},
+	"location-escaped":  {status: 302, reason: "Found", lines: []string{"Location: https://login.example/?of={escaped}"}},
 	"trailers":          {status: 502, reason: "Bad Gateway", lines: []string{"X-{brand}-Error: 1"}, body: "no", coding: "chunked"},
 	"location-301":      {status: 301, reason: "Moved Permanently", lines: []string{"Location: https://{host}/billing"}},
 	"location-302":      {status: 302, reason: "Found", lines: []string{"Location: https://{host}/billing"}},
@@ -119,12 +122,13 @@ func refusalHostilities() []Hostility {
 	// To a CONNECT that would be a tunnel.
 	all = append(all, Hostility{Name: "refused-brightdata-200", Ways: ByPlain,
 		HTTP: page{status: 200, reason: "OK", lines: []string{"x-brd-err-code: client_10000"}}.answer()})
-	// The hints to a plain request are the target's for all that is known when they come.
 	hints := once(func(v *Vendor) []byte {
 		return append(v.expand("HTTP/1.1 103 {brand}\r\nLink: <https://{host}/>\r\n\r\nHTTP/1.1 199 {brand}\r\n\r\n"), v.loudReply(502, "NO_PEER")...)
 	}, KeepOpen)
-	all = append(all, Hostility{Name: "refused-1xx-first", Ways: byTunnels, HTTP: hints},
-		Hostility{Name: "refused-1xx-first-plain", Ways: ByPlain, Breaks: true, HTTP: hints})
+	all = append(all, Hostility{Name: "refused-1xx-first", Ways: byTunnels, HTTP: hints}, Hostility{Name: "refused-1xx-first-plain", Ways: ByPlain, HTTP: hints})
+	refuses("refused-1xx-of-no-name", once(func(v *Vendor) []byte {
+		return append([]byte("HTTP/1.1 103 Early Hints\r\nX-Node: eu-7\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"), v.loudReply(502, "NO_PEER")...)
+	}, KeepOpen))
 	refuses("refused-http10", text("HTTP/1.0 502 {brand}\r\nServer: {brand}\r\n\r\n{brand} has no peer", HalfClose))
 	refuses("refused-bare-lf", text("HTTP/1.1 502 {brand}\nServer: {brand}\nContent-Length: 7\n\n{lower}", HalfClose))
 	refuses("refused-split", inPieces(pace{chunk: 1, delay: 50 * time.Microsecond}))

@@ -229,10 +229,6 @@ func isOwn(t *taken) bool {
 // ownFields are those that the relay's own replies may have.
 var ownFields = []string{"Connection", "Content-Length", "Content-Type", "Proxy-Authenticate", "Proxy-Status", "Retry-After"}
 
-// bareInterim are interim answers that say nothing: a target's could have been before the
-// fault, too.
-var bareInterim = []string{"HTTP/1.1 102 Processing\r\n\r\n", "HTTP/1.1 103 Early Hints\r\n\r\n"}
-
 // splitInterim splits an answer into the interim heads that came first and the rest.
 func splitInterim(b []byte) (interim []string, final []byte) {
 	for bytes.HasPrefix(b, []byte("HTTP/1.1 1")) {
@@ -252,9 +248,7 @@ func (j *judgement) ownReply() {
 	interim, final := splitInterim(t.bytes)
 	j.v.reply, j.v.status = final, status
 	for _, head := range interim {
-		if !slices.Contains(bareInterim, head) {
-			j.problem([]byte(head), "an interim answer of the vendor's was passed on")
-		}
+		j.problem([]byte(head), "an interim answer of the vendor's was passed on")
 	}
 	for name := range t.response.Header {
 		if !slices.Contains(ownFields, name) {
