@@ -94,7 +94,45 @@ func appendBase64(b []byte, chars string) []byte {
 
 // inAny reports whether s holds a mark, in whatever form.
 func (m *Marks) inAny(s string) bool {
-	return m.in(s) || m.hasSpace && strings.Contains(s, "+") && m.in(strings.ReplaceAll(s, "+", " ")) || OtherReadings(s, m.hiddenIn)
+	switch {
+	case m.in(s), m.hasSpace && strings.Contains(s, "+") && m.in(strings.ReplaceAll(s, "+", " ")):
+		return true
+	case strings.IndexByte(s, '%') < 0:
+		return m.inBase64(s)
+	}
+	return OtherReadings(s, m.hiddenIn)
+}
+
+// inBase64 is base64Readings for hiddenIn, without a buffer: nearly every field of an answer comes here.
+func (m *Marks) inBase64(s string) bool {
+	for end := 0; end < len(s); end++ {
+		begin := end
+		for end < len(s) && sextets[s[end]] != 0 {
+			end++
+		}
+		for shift := 0; shift < 4 && end-begin >= minBase64Run; shift++ {
+			if m.inBase64Run(s[begin+shift : end]) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (m *Marks) inBase64Run(chars string) bool {
+	var bits, state uint32
+	word, have := int32(-1), 0
+	for i := range len(chars) {
+		bits = bits<<6 | uint32(sextets[chars[i]]-1)
+		if have += 6; have < 8 {
+			continue
+		}
+		have -= 8
+		if state, word = m.plain.step(state, byte(bits>>have)); word >= 0 && len(m.words[word]) >= minHiddenMark {
+			return true
+		}
+	}
+	return false
 }
 
 // hiddenIn reports whether b, which may be any bytes, holds a mark that is long enough to be no chance.
