@@ -189,7 +189,9 @@ func (t *tunnelExchange) Done(result tunnel.Result) {
 		r.status = t.openStatus()
 	case result.Ending == tunnel.Failed:
 		s.log.Error().Err(result.Err).Msg("a tunnel failed")
-		fallthrough
+		if r.status = t.openStatus(); !t.opened {
+			r.status = s.replies.of(Internal).Status() // by Refusal
+		}
 	default:
 		r.status = t.openStatus()
 	}

@@ -3,8 +3,10 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -24,7 +26,8 @@ type visitor struct {
 	listener *listener
 	client   netip.AddrPort
 	stranger stranger
-	began    time.Duration // when the time of the head that is awaited did, on the server's clock; 0 = not yet
+	exchange *tunnelExchange // that is being judged; nil = none
+	began    time.Duration   // when the time of the head that is awaited did, on the server's clock; 0 = not yet
 	due      bool          // a PROXY header is still to come
 	waits    bool          // among the strangers
 	looks    uint8         // at the present head
@@ -58,7 +61,8 @@ func (l *listener) arrive(peer netip.AddrPort) (tunnel.Visitor, []byte) {
 }
 
 // Head implements tunnel.Visitor.
-func (v *visitor) Head(b []byte) tunnel.Verdict {
+func (v *visitor) Head(b []byte) (verdict tunnel.Verdict) {
+	defer v.recovered(&verdict)
 	skipped := 0
 	if v.due {
 		source, n, err := parseProxyHeader(b)
@@ -79,7 +83,7 @@ func (v *visitor) Head(b []byte) tunnel.Verdict {
 		}
 		skipped = n
 	}
-	verdict := tunnel.Verdict{Action: tunnel.Wait}
+	verdict = tunnel.Verdict{Action: tunnel.Wait}
 	if len(b) > skipped {
 		verdict = v.judge(b[skipped:])
 	}
@@ -88,6 +92,29 @@ func (v *visitor) Head(b []byte) tunnel.Verdict {
 		v.drop()
 	}
 	return verdict
+}
+
+// recovered answers a visitor for whom something panicked, as a request whose handler does
+// is answered. What his exchange held goes back.
+func (v *visitor) recovered(verdict *tunnel.Verdict) {
+	bug := recover()
+	if bug == nil {
+		return
+	}
+	s := v.server()
+	s.log.Error().Str("type", fmt.Sprintf("%T", bug)).Str("text", fmt.Sprint(bug)).
+		Bytes("stack", debug.Stack()).Msg("a request's head could not be judged")
+	r := record{id: s.nextID.Add(1), client: v.client.Addr(), listener: v.listener.name, outcome: Internal}
+	if t := v.exchange; t != nil {
+		v.exchange = nil
+		t.id, t.counted = r.id, false // the visitor is counted
+		r = t.record(Internal, 0)
+		t.release()
+	}
+	reply := s.replies.of(Internal)
+	r.status = reply.Status()
+	s.book(&r)
+	*verdict = tunnel.Verdict{Action: tunnel.Answer, Reply: reply.Bytes(true), Last: true}
 }
 
 // Waits implements tunnel.Visitor: he is a stranger until he has said who he is.
@@ -138,6 +165,7 @@ func (v *visitor) admit(head *connectHead) tunnel.Verdict {
 		return tunnel.Verdict{Action: tunnel.Pass}
 	}
 	t := &tunnelExchange{listener: v.listener, who: who, target: authority, client: addrOf(q.client), start: s.now()}
+	v.exchange = t
 	if o == OK {
 		o = s.lend(t)
 	}
@@ -151,6 +179,7 @@ func (v *visitor) admit(head *connectHead) tunnel.Verdict {
 	// registers it before it looks at anything else.
 	t.id, t.counted = s.nextID.Add(1), true
 	t.begin(q.route)
+	v.exchange = nil
 	return tunnel.Verdict{Action: tunnel.Open, Exchange: t}
 }
 
@@ -187,6 +216,7 @@ func (v *visitor) refuse(t *tunnelExchange, reply *masking.Reply, why *record, c
 	r := t.record(why.outcome, reply.Status())
 	r.cause = why.cause
 	s.book(&r)
+	v.exchange = nil
 	return tunnel.Verdict{Action: tunnel.Answer, Reply: reply.Bytes(last), Last: last}
 }
 

@@ -280,17 +280,40 @@ func TestExchangeIsGivenUp(t *testing.T) {
 	}
 }
 
-// A visitor that panics costs its own connection and no more.
+// A visitor that panics ends its own exchange and no more: it is answered and logged as a
+// handler's is, and nothing stays taken.
 func TestPanicEndsOneVisitor(t *testing.T) {
 	r := newRig(t, setup{config: func(c *Config) { c.Limiter = brokenNow{c.Limiter.(limit.Immediate)} }})
-	for range 3 {
+	for n := range 3 {
 		c := r.dial()
 		c.send(connectTo("target.test:443"))
-		if got := c.breaks(); got != "" {
-			t.Errorf("got %q", got)
+		c.expect(r.reply(Internal, true))
+		c.ends()
+		if o := r.outcome(n + 1); o != Internal {
+			t.Errorf("outcome %s", o)
 		}
 	}
 	r.idle()
+}
+
+// What a visitor had taken before the bug goes back.
+func TestPanicOfVisitorGivesBack(t *testing.T) {
+	r, v := visit(t, setup{})
+	s := r.server
+	pool := s.config.Upstream
+	s.config.Upstream = nil // a bug, once the lease and the slot are taken
+	verdict := v.Head([]byte(connectTo("shop.example:443")))
+	s.config.Upstream = pool
+	if verdict.Action != tunnel.Answer || !verdict.Last || string(verdict.Reply) != r.reply(Internal, true) {
+		t.Errorf("verdict %+v", verdict)
+	}
+	if o := r.outcome(1); o != Internal {
+		t.Errorf("outcome %s", o)
+	}
+	v.Gone()
+	if n := s.slots.InUse() + r.limiter.InUse(customerName) + int(s.open.Load()); n != 0 {
+		t.Errorf("%d are held", n)
+	}
 }
 
 // brokenNow is a bug of ours.

@@ -252,6 +252,7 @@ func conformPanicEndsOneTunnelOnly(t *testing.T) {
 	for name, spoil := range panics {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t, Options{}, tcpKind, tcpKind)
+			s.job.refusal = func(error) []byte { return []byte("sorry") }
 			spoil(s.job)
 			s.submit()
 			_, _ = io.WriteString(s.client, "x")
@@ -259,8 +260,12 @@ func conformPanicEndsOneTunnelOnly(t *testing.T) {
 			if r.Err == nil || !strings.Contains(r.Err.Error(), "bug") {
 				t.Errorf("error %v", r.Err)
 			}
-			if _, err := s.client.Read(make([]byte, 64)); name == "Open" && err == nil {
-				t.Error("the customer's connection is still open")
+			want := ""
+			if name == "Open" || name == "Opened" {
+				want = "sorry"
+			}
+			if got, _ := io.ReadAll(s.client); name != "Moved" && string(got) != want { // a reset is an end, too
+				t.Errorf("the customer got %q, want %q", got, want)
 			}
 		})
 	}

@@ -163,17 +163,38 @@ func (r *reactor) abort(t *tunnel, e Ending) bool {
 	return true
 }
 
-// fail ends a connection after a bug or an error of the reactor's own.
+// fail ends a connection after a bug or an error of the reactor's own. A customer who has
+// not been answered yet is.
 func (r *reactor) fail(t *tunnel, err error) {
 	if t.exchange == nil {
 		r.engine.trouble(err)
 		r.leave(t)
 		return
 	}
+	again := t.ending == codeOf(Failed)
 	t.ending = codeOf(Failed)
-	if t.phase == blocked && t.setup.cancel != nil {
-		t.setup.cancel()
-		return
+	switch t.phase {
+	case blocked, connecting, asking, replying:
+		if t.phase == blocked && t.setup != nil && t.setup.cancel != nil {
+			t.setup.cancel()
+			return
+		}
+		if !again { // else the refusal is what panics
+			r.apologize(t, err)
+			return
+		}
 	}
 	r.finish(t, cutting, err)
+}
+
+// apologize answers a customer whose tunnel failed before it was open.
+func (r *reactor) apologize(t *tunnel, err error) {
+	if t.sides[1].fd >= 0 {
+		r.closePeer(t)
+	}
+	r.equip(t)
+	t.phase = blocked
+	t.setup.err = err
+	r.setDeadline(t, 0)
+	r.lastWord(t, t.exchange.Refusal(err))
 }

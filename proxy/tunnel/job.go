@@ -22,7 +22,7 @@ const (
 	HalfOpen      Ending = "half_open_timeout" // one side closed, no byte from the other
 	Killed        Ending = "killed"            // Engine.CloseKey
 	Drained       Ending = "drained"           // cut at the end of a drain
-	Failed        Ending = "failed"            // a method of the Exchange panicked; Result.Err says how
+	Failed        Ending = "failed"            // a method of the Exchange panicked; Result.Err says how. Refused, if it was not open yet
 )
 
 // Peer is the upstream side of a tunnel, open. Conn is a *net.TCPConn, a *tls.Conn

@@ -3,6 +3,7 @@ package tunnel
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"runtime/debug"
@@ -43,6 +44,7 @@ type pump struct {
 	looked     int64  // when it did, and set last
 	finishing  atomic.Bool
 
+	answered bool         // run has begun to say something to the customer
 	open     atomic.Bool  // both directions carry
 	halves   atomic.Int32 // directions that have ended
 	last     atomic.Int64 // engine clock of the last byte, ns
@@ -64,6 +66,7 @@ func (t *pump) run() {
 	}
 	terms := t.job.Exchange.Opened()
 	t.shared = terms.Shared
+	t.answered = true
 	if !t.greet(terms.Greeting, peer.Early) {
 		t.finish()
 		return
@@ -85,7 +88,7 @@ func (t *pump) openPeer() (Peer, error) {
 		return *t.job.Peer, nil
 	}
 	watch := t.client.watch(len(t.job.Early) > 0, cancel)
-	peer, err := t.job.Exchange.Open(ctx)
+	peer, err := openGuarded(ctx, t.job.Exchange)
 	if gone := watch.stop(); gone {
 		t.setEnding(ClientGone)
 		if err == nil {
@@ -94,6 +97,18 @@ func (t *pump) openPeer() (Peer, error) {
 		}
 	}
 	return peer, err
+}
+
+// panicked is the error of an Open that panicked.
+type panicked struct{ error }
+
+func openGuarded(ctx context.Context, x Exchange) (p Peer, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = panicked{panicError(v)}
+		}
+	}()
+	return x.Open(ctx)
 }
 
 // arrive takes the upstream side; false if the tunnel was ended meanwhile.
@@ -140,12 +155,15 @@ func (t *pump) greet(first, upstreamEarly []byte) bool {
 func (t *pump) refuse(err error) {
 	t.mu.Lock()
 	t.err = err
-	if t.ending == "" {
+	if bug := (panicked{}); errors.As(err, &bug) {
+		t.ending, t.err = Failed, bug.error
+	} else if t.ending == "" {
 		t.ending = Refused
 	}
 	ending := t.ending
 	t.mu.Unlock()
-	if ending == Refused {
+	t.answered = true
+	if ending == Refused || ending == Failed {
 		if reply := t.job.Exchange.Refusal(err); len(reply) > 0 {
 			t.client.linger(reply)
 		}
@@ -237,14 +255,29 @@ func (t *pump) recovered() {
 	if v == nil {
 		return
 	}
+	err := panicError(v)
 	t.mu.Lock()
-	t.ending, t.err = Failed, fmt.Errorf("tunnel: panic: %v\n%s", v, debug.Stack())
+	t.ending, t.err = Failed, err
 	t.mu.Unlock()
+	if !t.open.Load() && !t.answered {
+		t.apologize(err)
+	}
 	t.abort(Failed)
 	if !t.open.Load() || t.halves.Add(1) == 2 {
 		t.finish()
 	}
 }
+
+// apologize answers a customer whose tunnel failed before it was open.
+func (t *pump) apologize(err error) {
+	defer func() { _ = recover() }() // the first bug is the one to tell of
+	if reply := t.job.Exchange.Refusal(err); len(reply) > 0 {
+		t.client.linger(reply)
+	}
+}
+
+// panicError says what panicked, and where.
+func panicError(v any) error { return fmt.Errorf("tunnel: panic: %v\n%s", v, debug.Stack()) }
 
 // aLongTimeAgo is a deadline that has passed.
 var aLongTimeAgo = time.Unix(1, 0)

@@ -198,13 +198,18 @@ func TestPanicDuringSetup(t *testing.T) {
 	for name, test := range panics {
 		t.Run(name, func(t *testing.T) {
 			j := newJourney(t, test.ways...)
+			j.job.refusal = func(error) []byte { return []byte("sorry") }
 			test.spoil(j.job)
 			j.submit()
 			if r := j.ended(Failed); r.Err == nil || !strings.Contains(r.Err.Error(), "tunnel: panic") {
 				t.Errorf("result %+v", r)
 			}
-			if _, err := j.client.Read(make([]byte, 1)); err == nil {
-				t.Error("the customer's connection is still open")
+			want := "sorry"
+			if name == "Refusal" {
+				want = ""
+			}
+			if got, _ := io.ReadAll(j.client); string(got) != want { // a reset is an end, too
+				t.Errorf("the customer got %q, want %q", got, want)
 			}
 		})
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -294,9 +293,6 @@ func (r *reactor) rescue(t *tunnel, generation uint32) {
 	defer r.rescue(t, generation)
 	r.fail(t, err)
 }
-
-// panicError says what panicked, and where.
-func panicError(v any) error { return fmt.Errorf("tunnel: panic: %v\n%s", v, debug.Stack()) }
 
 // takeIn takes up what others have handed over.
 func (r *reactor) takeIn() {

@@ -354,18 +354,6 @@ func (r *reactor) openBlocking(t *tunnel) {
 	})
 }
 
-// panicked is the error of an Open that panicked.
-type panicked struct{ error }
-
-func openGuarded(ctx context.Context, x Exchange) (p Peer, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = panicked{panicError(v)}
-		}
-	}()
-	return x.Open(ctx)
-}
-
 // cameBack takes what Open has opened.
 func (r *reactor) cameBack(token uint64, p Peer, err error) {
 	t := r.slab.find(token)
