@@ -28,9 +28,9 @@ type visitor struct {
 	stranger stranger
 	exchange *tunnelExchange // that is being judged; nil = none
 	began    time.Duration   // when the time of the head that is awaited did, on the server's clock; 0 = not yet
-	due      bool          // a PROXY header is still to come
-	waits    bool          // among the strangers
-	looks    uint8         // at the present head
+	due      bool            // a PROXY header is still to come
+	waits    bool            // among the strangers
+	looks    uint8           // at the present head
 }
 
 var _ tunnel.Visitor = (*visitor)(nil)
