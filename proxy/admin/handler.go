@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// maxScrapes is how many scrapes run at once.
+	// maxScrapes is how many scrapes there are at once; one of them runs.
 	maxScrapes = 8
 	// scrapeTimeout bounds one scrape.
 	scrapeTimeout = 10 * time.Second
@@ -86,6 +86,7 @@ type handler struct {
 	routes   map[string]route
 	profiles chan struct{} // slots
 	scrapes  chan struct{} // slots
+	gatherer *sharedGatherer
 	queries  chan struct{} // slots
 	changes  chan struct{} // slots
 	reload   sync.Mutex
@@ -94,7 +95,7 @@ type handler struct {
 // newHandler builds the routes that config asks for.
 func newHandler(config Config, g guard) *handler {
 	h := &handler{
-		config: config, guard: g,
+		config: config, guard: g, gatherer: &sharedGatherer{gatherer: config.Gatherer, now: time.Now},
 		profiles: make(chan struct{}, maxProfiles), scrapes: make(chan struct{}, maxScrapes),
 		queries: make(chan struct{}, maxQueries), changes: make(chan struct{}, maxChanges),
 	}
@@ -241,13 +242,11 @@ func (h *handler) serveReady(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, status, readiness{Ready: len(reasons) == 0, Reasons: reasons})
 }
 
-// metrics serves the gatherer; a collector that fails costs its own lines alone.
+// metrics serves the gatherer; a collector that fails costs its own lines alone. Of gatherings
+// that outlive the timeout there is one at most.
 func (h *handler) metrics() http.HandlerFunc {
-	inner := promhttp.HandlerFor(h.config.Gatherer, promhttp.HandlerOpts{
-		ErrorHandling:       promhttp.ContinueOnError,
-		MaxRequestsInFlight: maxScrapes, // also counts gatherings that outlive the timeout
-		Timeout:             scrapeTimeout,
-	})
+	scrape := promhttp.HandlerFor(h.gatherer, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+	inner := http.TimeoutHandler(newPacedScrapes(scrape), scrapeTimeout, "")
 	return func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case h.scrapes <- struct{}{}:
