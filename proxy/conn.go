@@ -196,10 +196,10 @@ func (c *frontConn) writeHandled(b []byte) (int, error) {
 }
 
 // reply answers the request under way with a reply of ours, through net/http, which
-// decides with it whether the connection goes on.
+// decides with it whether the connection goes on. It learns of a drain too late for that.
 func (c *frontConn) reply(w http.ResponseWriter, r *http.Request, reply *masking.Reply, closing bool) {
 	c.saying.Store(reply)
-	reply.Serve(w, r, closing)
+	reply.Serve(w, r, closing || c.server.leaving.Load())
 }
 
 // writeReply writes a reply in the place of what net/http makes of it: that is of the

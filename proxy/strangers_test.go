@@ -351,7 +351,7 @@ func testStrangersWithoutMemory(t *testing.T) {
 	for n := range waiting - spare {
 		c := r.dial()
 		c.send(connectTo("target.test:443"))
-		c.expect(r.reply(RelayFull, false))
+		c.expect(r.reply(RelayFull, true))
 		strangers[n].breaks()
 		must(t, c.raw.Close())
 		r.strangers(waiting - n - 1)
