@@ -91,19 +91,13 @@ func (s *scene) look(t *testing.T, what string, w lab.CalmWindow) lab.CalmWindow
 // endure holds an abuse to the bars. begin starts it and returns when it is in full swing; it is called anew for each try.
 func (s *scene) endure(t *testing.T, begin func(*mob)) {
 	t.Helper()
-	s.endureWithin(t, abuseMemory, begin)
-}
-
-// endureWithin is endure with a bound of its own on the memory by which the relay may grow.
-func (s *scene) endureWithin(t *testing.T, memory int64, begin func(*mob)) {
-	t.Helper()
 	var missed []string
 	disturbed := false
 	for spent := 0; spent < calmTries; spent++ {
 		before := lab.ProcessUsage(t, s.relay.PID())
 		others := s.others(t)
 		first := s.look(t, "before", s.calm.Run(t, calmWindow))
-		beside := s.abuse(t, memory, begin)
+		beside := s.abuse(t, begin)
 		s.settle(t, before)
 		missed = missedBars(t, first, beside, s.look(t, "after", s.calm.Run(t, calmWindow)))
 		busy := others()
@@ -136,7 +130,7 @@ func (s *scene) others(t *testing.T) func() float64 {
 }
 
 // abuse is the window with the abuse.
-func (s *scene) abuse(t *testing.T, memory int64, begin func(*mob)) lab.CalmWindow {
+func (s *scene) abuse(t *testing.T, begin func(*mob)) lab.CalmWindow {
 	t.Helper()
 	before := lab.ProcessMemory(t, s.relay.PID())
 	files := lab.ProcessUsage(t, s.relay.PID()).FDs
@@ -147,8 +141,8 @@ func (s *scene) abuse(t *testing.T, memory int64, begin func(*mob)) lab.CalmWind
 	w := s.look(t, "beside the abuse", s.calm.Run(t, calmWindow))
 	used, now := lab.ProcessUsage(t, s.relay.PID()).FDs, lab.ProcessMemory(t, s.relay.PID())
 	t.Logf("%s: RSS %.1f MiB before, %.1f beside, %.1f at most; %d files before, %d beside", m, mib(before.Now), mib(now.Now), mib(now.Peak), files, used)
-	if grown := now.Peak - before.Now; grown > memory {
-		t.Errorf("the relay's memory grew by %.1f MiB, more than %.1f", mib(grown), mib(memory))
+	if grown := now.Peak - before.Now; grown > abuseMemory {
+		t.Errorf("the relay's memory grew by %.1f MiB, more than %.1f", mib(grown), mib(abuseMemory))
 	}
 	if most := files + abuseConns + abuseSpare + abuseSlack; used > most {
 		t.Errorf("the relay holds %d files, more than %d", used, most)

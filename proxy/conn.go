@@ -58,6 +58,7 @@ type frontConn struct {
 	in       incoming
 	order    []string  // see fieldOrder
 	headBy   time.Time // the first head's end, if it began before net/http had the connection
+	idled    bool      // an exchange has ended, and no head has begun to come in parts since
 	phase    atomic.Int32
 	close    sync.Once
 
@@ -429,8 +430,10 @@ func (s *Server) stateChanged(conn net.Conn, state http.ConnState) {
 	case http.StateHijacked:
 		c.hijacked = true
 	case http.StateClosed:
+		c.in.dropHead() // nobody reads any more
 		s.serving.Done()
 	case http.StateIdle:
+		c.idled = true
 		s.strangers.again(&c.stranger)
 		c.wholeRead.Store(false)
 		c.setPhase(phaseWaiting)

@@ -4,13 +4,13 @@ import (
 	"errors"
 	"io"
 	"net"
-	"sync"
+	"time"
 )
 
 // incoming reads what a customer sends ahead of net/http, more strictly, and deals it out
 // one message at a time: nothing behind a message's end is handed on before net/http asks
-// for the next one. Bytes of a message are handed on as they come, but a line of a head
-// only when it is in order, and the head's end only when all of the head is.
+// for the next one. Bytes of a body are handed on as they come, a head when all of it has
+// come and is in order: net/http would keep a second copy of what is slow to come.
 //
 // It is used by whoever reads the connection, one after the other. The head belongs to
 // the reader until its end and to the request's handler from then on.
@@ -19,6 +19,8 @@ type incoming struct {
 	last  bool // no message may follow this one
 
 	head  *[]byte // of the request under way, pooled; nil if nobody needs it
+	whole []byte  // what of the head is still to be handed on, once all of it has come
+	early *[]byte // pooled; was read before anybody reads from here, and comes first
 	begun int     // where the head's line under way begins
 	lines int     // of the head, that are complete
 	framing
@@ -59,11 +61,7 @@ const (
 const (
 	maxHead       = maxHeadBytes + 4<<10 // in bytes; where net/http draws the line
 	maxFieldLines = 256                  // of a head
-	maxPooledHead = 8 << 10
 )
-
-// heads holds the buffers of heads.
-var heads = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &b }}
 
 // errRefused ends a connection whose customer has been answered, or sends what nobody can
 // read. net/http says nothing to an error of reading.
@@ -86,20 +84,20 @@ func (c *frontConn) readMessage(b []byte) (int, error) {
 	if c.aheadOfRequest(b) {
 		return 0, c.awaitEnd()
 	}
+	if n := in.handOn(b); n > 0 {
+		return n, nil
+	}
 	if in.state == atStart && in.last {
 		return 0, io.EOF
 	}
 	for {
-		n, err := in.read(c.stream, b)
-		if n > 0 {
-			var refused Outcome
-			if n, refused = in.deal(b[:n]); refused != "" {
-				c.answer(refused)
-				return 0, errRefused
-			}
+		n, refused, err := in.next(c.stream, b)
+		if refused != "" {
+			c.answer(refused)
+			return 0, errRefused
 		}
-		if n > 0 {
-			c.phase.CompareAndSwap(int32(phaseWaiting), int32(phaseHead))
+		if n > 0 || in.state == inHead {
+			c.headBegins()
 		}
 		if len(in.unread) > 0 {
 			err = nil // it comes again, behind them
@@ -107,6 +105,16 @@ func (c *frontConn) readMessage(b []byte) (int, error) {
 		if n > 0 || err != nil {
 			return n, err
 		}
+	}
+}
+
+// headBegins notes that some of a message has come. A head that is not all there has its
+// time from here on if net/http, which does not see it yet, still grants the time to idle.
+func (c *frontConn) headBegins() {
+	c.phase.CompareAndSwap(int32(phaseWaiting), int32(phaseHead))
+	if c.idled && c.in.state == inHead {
+		c.idled = false
+		_ = c.SetReadDeadline(time.Now().Add(c.server.config.HeaderTimeout)) // else the read fails
 	}
 }
 
@@ -124,6 +132,40 @@ func (c *frontConn) awaitEnd() error {
 	n, err := c.stream.Read(in.ahead[:])
 	in.unread = in.ahead[:n]
 	return err
+}
+
+// next reads into b and returns how many bytes at its start are to be handed on.
+func (in *incoming) next(stream io.Reader, b []byte) (n int, refused Outcome, err error) {
+	if in.early != nil {
+		refused = in.dealEarly()
+		return in.handOn(b), refused, nil
+	}
+	if n, err = in.read(stream, b); n > 0 {
+		if n, refused = in.deal(b[:n]); n == 0 {
+			n = in.handOn(b)
+		}
+	}
+	if len(in.whole) > 0 {
+		err = nil // it comes again, behind them
+	}
+	return n, refused, err
+}
+
+// handOn moves what it can of a whole head to b and returns how many bytes that is.
+func (in *incoming) handOn(b []byte) int {
+	n := copy(b, in.whole)
+	if in.whole = in.whole[n:]; n > 0 && len(in.whole) == 0 {
+		in.headDone()
+	}
+	return n
+}
+
+// headDone notes that all of the head was handed on.
+func (in *incoming) headDone() {
+	in.whole = nil
+	if in.connect {
+		in.dropHead() // nobody asks for a tunnel's
+	}
 }
 
 // read reads into b what was left unread, else from the stream; of a body of known length
@@ -146,8 +188,9 @@ func (in *incoming) read(stream io.Reader, b []byte) (int, error) {
 }
 
 // deal takes up b, which was read, and returns how many bytes at its start are to be
-// handed on; an empty line before a request is not. What is behind the message's end stays
-// with in. A head that is not in order is refused.
+// handed on; an empty line before a request is not, nor is a head that is not all there, or
+// did not come with one read. What is behind the message's end stays with in. A head that
+// is not in order is refused.
 func (in *incoming) deal(b []byte) (n int, refused Outcome) {
 	if in.state == broken {
 		return len(b), ""
@@ -158,19 +201,61 @@ func (in *incoming) deal(b []byte) (n int, refused Outcome) {
 			return 0, refused
 		}
 		b = b[:copy(b, b[skipped:])]
+		if in.state == inHead {
+			in.head = takeHeadBuffer(len(b))
+		}
 	}
 	if in.state == inHead {
+		first := len(*in.head) == 0
 		if n, refused = in.takeHead(b); refused != "" {
 			return 0, in.refuse(refused)
 		}
+		switch {
+		case in.state == inHead:
+			return 0, ""
+		case !first:
+			in.whole = *in.head
+			in.leave(b[n:])
+			return 0, ""
+		}
+		in.headDone()
 	}
 	n += in.takeBody(b[n:])
-	if n == len(b) || in.state == broken { // what follows is nobody's
-		return n, ""
+	if n < len(b) && in.state != broken { // what follows that is nobody's
+		in.leave(b[n:])
 	}
-	// What is still unread comes behind.
-	in.unread = append(append(make([]byte, 0, len(b)-n+len(in.unread)), b[n:]...), in.unread...)
 	return n, ""
+}
+
+// leave makes b come next, before what is unread already.
+func (in *incoming) leave(b []byte) {
+	if len(b) > 0 {
+		in.unread = append(append(make([]byte, 0, len(b)+len(in.unread)), b...), in.unread...)
+	}
+}
+
+// dealEarly takes up what came before anybody read from here, in its own buffer.
+func (in *incoming) dealEarly() Outcome {
+	buffer := in.early
+	in.early = nil
+	b := *buffer
+	skipped, refused := in.begin(b)
+	if refused != "" || in.state != inHead {
+		giveHeadBuffer(buffer)
+		return refused
+	}
+	b = b[:copy(b, b[skipped:])]
+	*buffer = b[:0]
+	in.head = buffer
+	n, refused := in.takeHead(b) // which are there already
+	if refused != "" {
+		return in.refuse(refused)
+	}
+	if in.state != inHead {
+		in.leave(b[n:])
+		in.whole = *in.head
+	}
+	return ""
 }
 
 // begin looks for a message's first byte in b and returns its offset. One empty line
@@ -184,7 +269,6 @@ func (in *incoming) begin(b []byte) (skipped int, refused Outcome) {
 			in.state = atFirst
 		case in.state != atBlankLF && tokenBytes[c]:
 			in.state, in.begun, in.lines, in.framing = inHead, 0, 0, framing{}
-			in.head = heads.Get().(*[]byte)
 			return i, ""
 		default:
 			return 0, in.refuse(BadRequest)
@@ -203,9 +287,19 @@ func (in *incoming) refuse(o Outcome) Outcome {
 // dropHead gives the head's buffer back.
 func (in *incoming) dropHead() {
 	b := in.head
-	in.head = nil
-	if b != nil && cap(*b) <= maxPooledHead {
-		*b = (*b)[:0]
-		heads.Put(b)
+	in.head, in.whole = nil, nil
+	if b != nil {
+		giveHeadBuffer(b)
 	}
+}
+
+// keep adds b to the head.
+func (in *incoming) keep(b []byte) {
+	if n := len(*in.head) + len(b); n > cap(*in.head) {
+		old := in.head
+		in.head = takeHeadBuffer(n)
+		*in.head = append(*in.head, *old...)
+		giveHeadBuffer(old)
+	}
+	*in.head = append(*in.head, b...)
 }

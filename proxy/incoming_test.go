@@ -56,15 +56,15 @@ func dealOut(t testing.TB, s []byte, sizes []byte, buffer int) (d dealt) {
 	stream := &pieces{rest: bytes.Clone(s), sizes: sizes}
 	b := make([]byte, buffer)
 	for {
-		n, err := in.read(stream, b)
-		if n > 0 {
-			n, d.refused = in.deal(b[:n])
-		}
+		n, refused, err := in.next(stream, b)
+		d.refused = refused
 		if in.head != nil {
 			d.head = max(d.head, cap(*in.head))
 		}
 		d.unread = max(d.unread, len(in.unread))
-		d.begun += string(b[:n])
+		for d.begun += string(b[:n]); len(in.whole) > 0; d.begun += string(b[:n]) {
+			n = in.handOn(b)
+		}
 		d.broken = in.state == broken && d.refused == ""
 		switch {
 		case d.refused != "" || err != nil:

@@ -18,7 +18,7 @@ type framing struct {
 // takeHead takes up b, the next bytes of a head, and returns how many are the head's.
 func (in *incoming) takeHead(b []byte) (n int, refused Outcome) {
 	before := len(*in.head)
-	*in.head = append(*in.head, b...)
+	in.keep(b)
 	head := *in.head
 	for at := before; ; at = in.begun {
 		i := bytes.IndexByte(head[at:], '\n')
@@ -78,9 +78,6 @@ func (in *incoming) endHead() Outcome {
 		in.state, in.left = inBody, f.length
 	default:
 		in.state = atStart
-	}
-	if f.connect {
-		in.dropHead() // nobody asks for a tunnel's
 	}
 	return ""
 }

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -249,7 +248,8 @@ func (v *visitor) Pass(conn *net.TCPConn, unread []byte) {
 		c.headBy = s.epoch.Add(v.began + s.config.HeaderTimeout)
 	}
 	if len(unread) > 0 {
-		c.stream = &rest{Conn: conn, head: bytes.NewReader(unread)}
+		c.in.early = takeHeadBuffer(len(unread))
+		*c.in.early = append(*c.in.early, unread...)
 	}
 	s.list(c)
 	if !s.passed.put(c) {

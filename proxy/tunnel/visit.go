@@ -21,7 +21,8 @@ type Visitor interface {
 	// returns is written as a last word; may be empty. Gone follows.
 	TimedOut(n int) []byte
 	// Pass hands the connection over, with the bytes that were read from it and not
-	// consumed. It is no longer the engine's; no method is called any more.
+	// consumed, which are valid until Pass returns. It is no longer the engine's; no method
+	// is called any more.
 	Pass(conn *net.TCPConn, unread []byte)
 	// Gone is the last call for a visitor that neither became a tunnel nor was passed
 	// on: its socket is closed.

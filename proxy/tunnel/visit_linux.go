@@ -148,7 +148,6 @@ func (r *reactor) admit(t *tunnel, x Exchange, early []byte) {
 // pass hands a visitor's connection to whom his front chooses.
 func (r *reactor) pass(t *tunnel, unread []byte) {
 	v := t.setup.visitor
-	unread = append([]byte(nil), unread...)
 	conn, err := r.detach(t)
 	r.forget(t)
 	if err != nil {
