@@ -251,15 +251,22 @@ func (c *frontConn) answer(o Outcome) {
 	}
 }
 
-// lingerClose shuts the writing side and drops what still comes, within bounds:
-// closing with bytes unread would reset the connection and may destroy the reply
-// (RFC 9112 §9.6).
+// lingerClose shuts the writing side and drops what still comes, for a while and not too
+// fast: closing with bytes unread would reset the connection and may destroy the reply
+// (RFC 9112 §9.6). An upload may be as long as it likes; its sender sees the reply meanwhile.
 func (c *frontConn) lingerClose() {
 	if c.CloseWrite() != nil {
 		return
 	}
-	_ = c.raw.SetReadDeadline(c.shut.Add(lingerTime))
-	_, _ = io.CopyN(io.Discard, c.stream, lingerBytes)
+	over := c.shut.Add(lingerTime)
+	_ = c.raw.SetReadDeadline(over)
+	for {
+		n, err := io.CopyN(io.Discard, c.stream, lingerBytes)
+		if err != nil || n < lingerBytes || time.Until(over) <= lingerPause {
+			return
+		}
+		time.Sleep(lingerPause)
+	}
 }
 
 // CloseWrite ends our direction; net/http does so after a 431, and where a body was left.
@@ -295,7 +302,7 @@ func (c *frontConn) farewell() {
 	switch {
 	case c.aborted:
 		_ = c.raw.SetLinger(0)
-	case c.lingers:
+	case c.lingers, c.at() == phaseHandling && hasUnread(c.raw): // what follows a last request
 		c.lingerClose()
 	case secured != nil:
 		_ = secured.CloseWrite()

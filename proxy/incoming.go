@@ -284,10 +284,11 @@ func (in *incoming) refuse(o Outcome) Outcome {
 	return o
 }
 
-// dropHead gives the head's buffer back.
+// dropHead gives the head's buffer back. The handler calls it, and nothing else of in is his:
+// net/http may be reading ahead.
 func (in *incoming) dropHead() {
 	b := in.head
-	in.head, in.whole = nil, nil
+	in.head = nil
 	if b != nil {
 		giveHeadBuffer(b)
 	}

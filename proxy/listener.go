@@ -11,10 +11,13 @@ import (
 )
 
 const (
-	replyTimeout  = 2 * time.Second // to write a reply outside a handler
-	lingerTime    = 2 * time.Second // to wait for its arrival, as the engine does
-	lingerBytes   = 1 << 20         // dropped meanwhile, of a body that an upstream may have read in part or not at all
-	lingerTimeout = time.Second     // to wait for what is left of a body
+	replyTimeout = 2 * time.Second // to write a reply outside a handler
+	lingerTime   = 2 * time.Second // to wait for its arrival, as the engine does
+	// What comes meanwhile is dropped, lingerBytes and a pause at a time: of a body that an upstream may have read in
+	// part or not at all.
+	lingerBytes   = 1 << 20
+	lingerPause   = 200 * time.Millisecond
+	lingerTimeout = time.Second // to wait for what is left of a body
 	troubleEvery  = 10 * time.Second
 	// defaultSpareConns are connections beyond MaxConns: being accepted, being refused. A third as many again are
 	// refused at accept, at once.

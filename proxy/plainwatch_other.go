@@ -8,3 +8,5 @@ import "net"
 const canWatch = false
 
 func hasLeft(*net.TCPConn) bool { return false }
+
+func hasUnread(*net.TCPConn) bool { return false }

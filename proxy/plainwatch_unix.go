@@ -37,3 +37,17 @@ func hasLeft(conn *net.TCPConn) bool {
 	})
 	return left || err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
 }
+
+// hasUnread reports whether bytes of conn's wait to be read: closing it would reset it.
+func hasUnread(conn *net.TCPConn) bool {
+	socket, err := conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	waiting := 0
+	err = socket.Control(func(fd uintptr) {
+		var b [1]byte
+		waiting, _, _ = unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT) // -1 on an error
+	})
+	return err == nil && waiting > 0
+}

@@ -54,3 +54,43 @@ func testEndDoesNotTellWhatWasRead(t *testing.T) {
 		})
 	}
 }
+
+// A reply arrives, and the connection ends in order, however much of an upload is unread.
+func TestReplyToALongUpload(t *testing.T) { bothWays(t, testReplyToALongUpload) }
+
+func testReplyToALongUpload(t *testing.T) {
+	r, _ := recorderRig(t)
+	for name, one := range map[string]struct {
+		head  string
+		reply Outcome
+	}{
+		"refused":      {request("POST", "http://denied.example/", "Content-Length: 5242880\r\n"), TargetDenied},
+		"not in order": {request("POST", "http://target.test/", "Content-Length: 5242880\r\nX : y\r\n"), BadRequest},
+	} {
+		r.run(name, func(t *testing.T) {
+			c := r.dial()
+			c.send(one.head + strings.Repeat("b", 5<<20))
+			c.expect(r.reply(one.reply, true))
+			c.ends()
+		})
+	}
+}
+
+// What is sent behind a connection's last request does not destroy the answer.
+func TestBytesBehindTheLastRequest(t *testing.T) { bothWays(t, testBytesBehindTheLastRequest) }
+
+func testBytesBehindTheLastRequest(t *testing.T) {
+	r, _ := recorderRig(t)
+	for name, head := range map[string]string{
+		"HTTP/1.0": strings.Replace(plainGet("\r\n"), "HTTP/1.1", "HTTP/1.0", 1),
+		"close":    plainGet("Connection: close\r\n\r\n"),
+	} {
+		r.run(name, func(t *testing.T) {
+			c := r.dial()
+			c.send(head + strings.Repeat(hidden(), 200))
+			if b, err := io.ReadAll(c.br); err != nil || !strings.HasSuffix(string(b), "\r\n\r\nok") {
+				t.Errorf("got %q, %v", b, err)
+			}
+		})
+	}
+}
