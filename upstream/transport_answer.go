@@ -44,6 +44,16 @@ func endOfHead(b []byte, seen int) int {
 	}
 }
 
+// endOfAnswer is endOfHead for an answer. Bytes that cannot begin one are taken as they are,
+// for [parseAnswer] to refuse: an end of theirs may never come.
+func endOfAnswer(b []byte, seen int) int {
+	const begin = "HTTP/1."
+	if n := min(len(b), len(begin)); string(b[:n]) != begin[:n] {
+		return n
+	}
+	return endOfHead(b, seen)
+}
+
 // endOfLine is endOfHead for a line.
 func endOfLine(b []byte, seen int) int {
 	if i := bytes.IndexByte(b[seen:], '\n'); i >= 0 {

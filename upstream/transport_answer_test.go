@@ -129,6 +129,8 @@ var malformedHeads = map[string]string{
 	"space before a field": "HTTP/1.1 200 OK\r\n Content-Length: 5\r\n\r\nhello",
 	"an empty line first":  "\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
 	"not HTTP":             "<html>hello</html>\r\n\r\n",
+	"no line at all":       "\x00\x00\x12\x04\x00\x00\x00\x00\x00",
+	"a banner, no end":     "220 mail.example ready",
 	"another version":      "HTTP/2.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
 	"lower case":           "http/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
 	"two spaces":           "HTTP/1.1  200 OK\r\nContent-Length: 5\r\n\r\nhello",

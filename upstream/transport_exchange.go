@@ -67,7 +67,7 @@ func (x *plainExchange) interrupt() {
 // readHead reads heads until one is final.
 func (x *plainExchange) readHead() error {
 	for hints := 0; ; {
-		b, err := x.in.until(endOfHead, plainMaxHeadBytes)
+		b, err := x.in.until(endOfAnswer, plainMaxHeadBytes)
 		if err != nil {
 			return err
 		}
