@@ -32,12 +32,14 @@ const (
 )
 
 // Time limits of the relays under test: their policy is the operator's, their patience is not.
-const (
-	auditDial    = 2 * time.Second
-	auditConnect = 2500 * time.Millisecond
-	auditIdle    = 2500 * time.Millisecond
-	auditConns   = 256
+// A vendor who keeps silent is waited for briefly; all others for longer than a busy machine takes.
+var (
+	auditHasty   = TimeoutConfig{Header: 10 * time.Second, Dial: time.Second, Connect: time.Second, Idle: time.Second}
+	auditPatient = TimeoutConfig{Header: 20 * time.Second, Dial: 20 * time.Second, Connect: 20 * time.Second, Idle: 20 * time.Second}
 )
+
+// auditConns are the connections that a relay under test may have.
+const auditConns = 256
 
 // auditBench is what all relays under test share: a certificate and what is around them.
 type auditBench struct {
@@ -122,9 +124,12 @@ func (b *auditBench) auditConfig(cfg *Config, g upstream.Gateway) (*Config, erro
 }
 
 // standIn changes a configuration for a gateway that the stand-in vendor plays on loopback.
-func standIn(c *Config) {
+func standIn(c *Config, hasty bool) {
 	c.Sources, c.DNSServer = nil, NameServer{}
-	c.Timeouts = TimeoutConfig{Header: 10 * time.Second, Dial: auditDial, Connect: auditConnect, Idle: auditIdle}
+	c.Timeouts = auditPatient
+	if hasty {
+		c.Timeouts = auditHasty
+	}
 	c.Targets = TargetConfig{AllowPorts: Ports{All: true}, AllowPrivate: true}
 }
 

@@ -69,7 +69,7 @@ func (b *auditBench) startFor(cfg *Config, g upstream.Gateway, to audit.Gateway)
 	if err != nil {
 		return nil, err
 	}
-	standIn(c)
+	standIn(c, to.Hasty)
 	if err := maskFor(c, cfg, to.Brand); err != nil {
 		return nil, err
 	}

@@ -44,6 +44,9 @@ type Gateway struct {
 	Port   string
 	Roots  *x509.CertPool // of https
 	Brand  string         // the stand-in's name, which the relay's policy has to know
+	// Hasty is that its cases are those that are over only when the relay's limits of time
+	// are: short ones spare time. All other cases want limits that no busy machine reaches.
+	Hasty bool
 }
 
 // Relay is a relay under test. It runs until Close.
@@ -75,11 +78,11 @@ type Subject struct {
 // Config is an audit. Subjects is required.
 type Config struct {
 	Subjects []Subject // each is played by at least one stage of each scheme
-	Stages   int       // of each scheme, side by side; 0 = 8
+	Stages   int       // of each scheme, side by side, and as many for cases that wait; 0 = 8
 	// Cases narrows the cases to those for which it is true; nil = all.
 	Cases func(name string) bool
 	// Patience is how long one exchange may take; it must be more than the relay's own.
-	// 0 = 10 s.
+	// 0 = 1 min.
 	Patience time.Duration
 	// Progress is called now and then, one call at a time, with how many exchanges are
 	// over and how many there will be. May be nil.
@@ -88,5 +91,5 @@ type Config struct {
 
 const (
 	defaultStages   = 8
-	defaultPatience = 10 * time.Second
+	defaultPatience = time.Minute
 )

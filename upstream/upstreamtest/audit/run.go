@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"maskrelay/upstream/upstreamtest"
 )
-
-// task is a case that a stage plays in all of its ways.
-type task struct{ hostility upstreamtest.Hostility }
 
 // Run plays the whole matrix and judges it. It returns when all that it started has ended;
 // the error is ctx's, or says what could not be started. It is no error that the mask has
@@ -64,16 +62,33 @@ type run struct {
 	troupes []*troupe
 }
 
-// troupe are the stages of one subject and scheme, and what they play together.
+// troupe are the stages of one subject and scheme, and what they play together: either the
+// cases that are over only when the relay's patience is, or all others.
 type troupe struct {
-	stages []*stage
-	tasks  chan task
+	subject int
+	scheme  string
+	hasty   bool
+	list    []upstreamtest.Hostility
+	stages  []*stage
+
+	mu   sync.Mutex // guards next
+	next int        // of list
+}
+
+// take returns the next case of the list, nil at the end.
+func (t *troupe) take() *upstreamtest.Hostility {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.next == len(t.list) {
+		return nil
+	}
+	t.next++
+	return &t.list[t.next-1]
 }
 
 var schemes = []string{HTTP, HTTPS, SOCKS5}
 
-// prepare starts all stages and lays out what they play. The cases are divided among the
-// subjects; what is made of a subject's own words it plays itself, and so the honest vendor.
+// prepare lays out what is played, and starts the stages for it.
 func (r *run) prepare(ctx context.Context) error {
 	each := r.config.Stages
 	if each <= 0 {
@@ -84,64 +99,67 @@ func (r *run) prepare(ctx context.Context) error {
 	var mu sync.Mutex // guards errs and stages
 	var errs []error
 	var starting sync.WaitGroup
-	for i := range subjects {
-		for _, scheme := range schemes {
-			t := &troupe{}
-			r.troupes = append(r.troupes, t)
-			for range each {
-				starting.Go(func() {
-					st, err := newStage(r.config, &subjects[i], scheme)
-					mu.Lock()
-					defer mu.Unlock()
-					if err != nil {
-						errs = append(errs, err)
-						return
-					}
-					t.stages = append(t.stages, st)
-				})
-			}
+	for _, t := range r.layOut() {
+		r.troupes = append(r.troupes, t)
+		for range min(each, len(t.list)) {
+			starting.Go(func() {
+				st, err := newStage(r.config, &subjects[t.subject], t)
+				mu.Lock()
+				defer mu.Unlock()
+				if err != nil {
+					errs = append(errs, err)
+					return
+				}
+				t.stages = append(t.stages, st)
+			})
 		}
 	}
 	starting.Wait()
 	if err := errors.Join(errs...); err != nil || ctx.Err() != nil {
 		return errors.Join(err, ctx.Err())
 	}
-	for i, t := range r.troupes {
-		r.layOut(t, i/len(schemes))
+	for _, t := range r.troupes {
+		for _, h := range t.list {
+			r.total += len(waysOf(h.Ways)) * len(t.stages[0].listeners())
+		}
 	}
 	return nil
 }
 
-// layOut gives a troupe its tasks, those that wait first: they bound the time of the whole.
-func (r *run) layOut(t *troupe, subject int) {
-	st := t.stages[0]
-	var list []upstreamtest.Hostility
+// layOut makes the troupes, each with its tasks.
+func (r *run) layOut() (troupes []*troupe) {
+	for i := range r.config.Subjects {
+		all := cases(&r.config.Subjects[i])
+		for _, scheme := range schemes {
+			patient := &troupe{subject: i, scheme: scheme}
+			hasty := &troupe{subject: i, scheme: scheme, hasty: true}
+			for _, h := range r.share(all, patient) {
+				t := patient
+				if h.Waits {
+					t = hasty
+				}
+				t.list = append(t.list, h)
+			}
+			troupes = append(troupes, hasty, patient)
+		}
+	}
+	return slices.DeleteFunc(troupes, func(t *troupe) bool { return len(t.list) == 0 })
+}
+
+// share is what of all cases a troupe's subject and scheme play. The cases are divided among
+// the subjects; what is made of a subject's own words it plays itself, and so the honest vendor.
+func (r *run) share(all []upstreamtest.Hostility, t *troupe) (list []upstreamtest.Hostility) {
 	n := 0
-	for _, h := range cases(&r.config.Subjects[subject]) {
-		if !st.plays(&h) || r.config.Cases != nil && !r.config.Cases(h.Name) {
+	for _, h := range all {
+		if !plays(t.scheme, &h) || r.config.Cases != nil && !r.config.Cases(h.Name) {
 			continue
 		}
-		own := h.Name == "honest" || len(h.Name) > 4 && h.Name[:4] == "own-"
-		if n++; own || n%len(r.config.Subjects) == subject {
+		own := h.Name == "honest" || strings.HasPrefix(h.Name, "own-")
+		if n++; own || n%len(r.config.Subjects) == t.subject {
 			list = append(list, h)
 		}
 	}
-	slices.SortStableFunc(list, func(a, b upstreamtest.Hostility) int {
-		switch {
-		case a.Waits == b.Waits:
-			return 0
-		case a.Waits:
-			return -1
-		default:
-			return 1
-		}
-	})
-	t.tasks = make(chan task, len(list))
-	for _, h := range list {
-		t.tasks <- task{h}
-		r.total += len(waysOf(h.Ways)) * len(st.listeners())
-	}
-	close(t.tasks)
+	return list
 }
 
 // waysOf are the names of a set of ways.
@@ -167,21 +185,16 @@ func (st *stage) listeners() (list []string) {
 	return list
 }
 
-// play takes tasks until there are no more.
+// play takes cases until there are no more.
 func (r *run) play(ctx context.Context, t *troupe, st *stage) {
-	for task := range t.tasks {
-		h := &task.hostility
+	for h := t.take(); h != nil; h = t.take() {
 		st.behave(h)
 		for _, way := range waysOf(h.Ways) {
 			for _, listener := range st.listeners() {
 				if ctx.Err() != nil {
 					return
 				}
-				e := &exchange{h: h, spot: Spot{Case: h.Name, Subject: st.subject.Name, Scheme: st.scheme, Way: way, Listener: listener}}
-				v := st.run(ctx, e)
-				if len(v.leaks) == 0 && len(v.problems) > 0 && ctx.Err() == nil {
-					v = st.run(ctx, e) // a busy machine breaks limits of time; a relay's fault comes back
-				}
+				v := st.run(ctx, &exchange{h: h, spot: Spot{Case: h.Name, Subject: st.subject.Name, Scheme: st.scheme, Way: way, Listener: listener}})
 				if ctx.Err() == nil {
 					r.verdicts <- v
 				}

@@ -50,8 +50,8 @@ const (
 	plainAgent    = "Mozilla/5.0 (X11; Linux x86_64)" // of requests that the target is to get
 )
 
-func newStage(c *Config, s *Subject, scheme string) (_ *stage, err error) {
-	st := &stage{config: c, subject: s, scheme: scheme, brand: s.Brand}
+func newStage(c *Config, s *Subject, t *troupe) (_ *stage, err error) {
+	st := &stage{config: c, subject: s, scheme: t.scheme, brand: s.Brand}
 	if st.brand == "" {
 		st.brand = upstreamtest.DefaultBrand
 	}
@@ -70,6 +70,7 @@ func newStage(c *Config, s *Subject, scheme string) (_ *stage, err error) {
 	if err != nil {
 		return nil, err
 	}
+	gateway.Hasty = t.hasty
 	if st.relay, err = s.Start(gateway); err != nil {
 		return nil, fmt.Errorf("audit: the relay under test: %w", err)
 	}
@@ -254,9 +255,9 @@ func (st *stage) settle(ctx context.Context) {
 	st.site.Cut()
 }
 
-// plays reports whether the stage's gateway can play h.
-func (st *stage) plays(h *upstreamtest.Hostility) bool {
-	if st.socks != nil {
+// plays reports whether a gateway of a scheme can play h.
+func plays(scheme string, h *upstreamtest.Hostility) bool {
+	if scheme == SOCKS5 {
 		return h.SOCKS != nil
 	}
 	return h.HTTP != nil
