@@ -2,9 +2,13 @@ package integration
 
 import (
 	"encoding/json"
+	"net"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"maskrelay/integration/lab"
 	"maskrelay/upstream/upstreamtest"
@@ -42,7 +46,7 @@ type auditReport struct {
 
 func runAudit(t *testing.T, env lab.Env, args ...string) (r auditReport, code int) {
 	t.Helper()
-	stdout, stderr, code := runRelay(t, env, "", append([]string{"audit", "--json", "--stages", "2", "--case", auditCases}, args...)...)
+	stdout, stderr, code := runRelayFor(t, 3*time.Minute, env, "", append([]string{"audit", "--json", "--stages", "2", "--case", auditCases}, args...)...)
 	if err := json.Unmarshal([]byte(stdout), &r); err != nil {
 		t.Fatalf("exit code %d: %v\n%s%s", code, err, stdout, stderr)
 	}
@@ -60,6 +64,20 @@ func runAudit(t *testing.T, env lab.Env, args ...string) (r auditReport, code in
 // TestAuditIsClean: each kind of configuration, all cells of the matrix.
 func TestAuditIsClean(t *testing.T) {
 	t.Parallel()
+	services, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { // whoever came is in the queue
+		tcp, _ := services.(*net.TCPListener)
+		_ = tcp.SetDeadline(time.Now().Add(50 * time.Millisecond))
+		if c, err := tcp.Accept(); err == nil {
+			t.Error("a service of the operator's was touched")
+			_ = c.Close()
+		}
+		_ = services.Close()
+	}()
+	untouched := services.Addr().String()
 	for name, env := range map[string]lab.Env{
 		"plain": {"UPSTREAM": "http://reseller-us-1:vendor-secret-77@gw.vendor.example:7777", "ACCOUNTS": "alice:alicesecret"},
 		"preset": {
@@ -67,7 +85,17 @@ func TestAuditIsClean(t *testing.T) {
 			"ACCOUNTS": "alice:alicesecret", "VENDOR_MARKS": "acmeproxy,acme.example",
 		},
 		"passthrough": {"UPSTREAM": "https://gw.vendor.example:7777", "AUTH": "passthrough"},
-		"open":        {"UPSTREAM": "socks5://reseller-us-1:vendor-secret-77@gw.vendor.example:7777", "AUTH": "open", "ALLOW_FROM": "10.0.0.0/8", "BRAND": "Acme Proxies"},
+		"two gateways": {
+			"UPSTREAMS_0_VENDOR": "packetstream", "UPSTREAMS_0_USERNAME": "reseller-us-1", "UPSTREAMS_0_PASSWORD": "vendor-secret-77", "UPSTREAMS_0_POOL": "a",
+			"UPSTREAMS_1_VENDOR": "soax", "UPSTREAMS_1_USERNAME": "123456", "UPSTREAMS_1_PASSWORD": "vendor-secret-77", "UPSTREAMS_1_POOL": "b",
+			"LISTEN": ":7777@a,:7778@b", "ACCOUNTS": "alice:alicesecret",
+		},
+		"services": {
+			"UPSTREAM": "http://reseller-us-1:vendor-secret-77@gw.vendor.example:7777", "AUTH": "hook", "AUTH_URL": "http://" + untouched,
+			"REDIS_URL": "redis://" + untouched, "WEBHOOK_URL": "http://" + untouched, "WEBHOOK_SECRET": "key-of-the-webhook", "LISTEN": untouched,
+			"PROXY_PROTOCOL_FROM": "127.0.0.0/8", "ALLOW_FROM": "10.0.0.0/8", "DENY_HOSTS": "127.0.0.1", "USER_MAX_CONNS": "1", "USER_QUOTA": "1KB",
+		},
+		"open": {"UPSTREAM": "socks5://reseller-us-1:vendor-secret-77@gw.vendor.example:7777", "AUTH": "open", "ALLOW_FROM": "10.0.0.0/8", "BRAND": "Acme Proxies"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, code := runAudit(t, env)
@@ -111,6 +139,7 @@ func TestAuditUsage(t *testing.T) {
 		{good, []string{"--stages", "1000"}, "--stages: 1000"},
 		{lab.Env{"UPSTREAM": "http://gw.vendor.example:7777", "AUTH": "passthrough"}, []string{"--live"}, "--live: "},
 		{lab.Env{}, nil, "MASKRELAY_UPSTREAM: missing"},
+		{good, []string{"--case", "407,no-such-case"}, `--case: no case has "no-such-case" in its name; --list prints`},
 	} {
 		stdout, stderr, code := runRelay(t, c.env, "", append([]string{"audit"}, c.args...)...)
 		if code != 2 || stdout != "" || !strings.Contains(stderr, c.want) {
@@ -153,5 +182,45 @@ func TestAuditLive(t *testing.T) {
 	env["VENDOR_MARKS"] = v.Brand() + ",203.0.113.77"
 	if r, code := runAudit(t, env, args...); code != 0 || len(r.Live) != 1 || len(r.Live[0].Leaks) > 0 || len(r.Live[0].Advice) > 0 {
 		t.Errorf("exit code %d: %+v", code, r)
+	}
+}
+
+// TestAuditList: what --case can choose from.
+func TestAuditList(t *testing.T) {
+	t.Parallel()
+	stdout, stderr, code := runRelay(t, lab.Env{}, "", "audit", "--list")
+	names := strings.Fields(stdout)
+	if code != 0 || stderr != "" || len(names) < 1000 {
+		t.Errorf("exit code %d: %d names: %s", code, len(names), stderr)
+	}
+	for _, part := range strings.Split(auditCases, ",") {
+		if !strings.Contains(stdout, part) {
+			t.Errorf("no name holds %q", part)
+		}
+	}
+}
+
+// TestAuditInterrupted: it says that nothing is proven, and leaves nothing behind.
+func TestAuditInterrupted(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	env := lab.Env{"UPSTREAM": "http://reseller-us-1:vendor-secret-77@gw.vendor.example:7777", "ACCOUNTS": "alice:alicesecret"}
+	cmd := lab.RelayCommand(t, lab.Tested, env, "audit", "--json")
+	cmd.Env = append(cmd.Env, "TMPDIR="+dir)
+	p := lab.Start(t, "maskrelay audit", cmd)
+	left := func() int {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	lab.Wait(t, 30*time.Second, "the audit to begin", func() bool { return left() > 0 })
+	p.Signal(t, syscall.SIGINT)
+	if code := p.ExitCode(t, 30*time.Second); code != 1 || len(p.Stdout.Bytes()) > 0 || !p.Stderr.Contains("interrupted, nothing is proven") {
+		t.Errorf("exit code %d: %s%s", code, p.Stdout.Bytes(), p.Stderr.Bytes())
+	}
+	if n := left(); n > 0 {
+		t.Errorf("%d files are left", n)
 	}
 }

@@ -12,10 +12,16 @@ import (
 // runRelay runs a command of the relay to its end.
 func runRelay(t *testing.T, env lab.Env, stdin string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
+	return runRelayFor(t, 30*time.Second, env, stdin, args...)
+}
+
+// runRelayFor is runRelay with a limit of its own.
+func runRelayFor(t *testing.T, limit time.Duration, env lab.Env, stdin string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
 	cmd := lab.RelayCommand(t, lab.Tested, env, args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	p := lab.Start(t, "maskrelay "+strings.Join(args, " "), cmd)
-	code = p.ExitCode(t, 30*time.Second)
+	code = p.ExitCode(t, limit)
 	checkLog(t, p)
 	return string(p.Stdout.Bytes()), string(p.Stderr.Bytes()), code
 }

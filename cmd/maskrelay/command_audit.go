@@ -21,11 +21,11 @@ import (
 
 // auditFlags are the command line.
 type auditFlags struct {
-	asJSON, live bool
-	target, only string
-	timeout      time.Duration
-	stages       int
-	targetURL    *url.URL
+	asJSON, live, list bool
+	target, only       string
+	timeout            time.Duration
+	stages             int
+	targetURL          *url.URL
 }
 
 const (
@@ -52,14 +52,21 @@ of his own, does anything of it come through the relay, and which of it does no 
 
 Exit code 0 when all is masked, 1 on any leak or wrong answer, 2 for a bad configuration or usage.
 
-JSON: ok, summary, exchanges, seconds, matrix (way, scheme, listener, cases, passed, leaks, failures), leak_count, leaks (case, gateway,
-scheme, way, listener, where, mark, offset, excerpt), failure_count, failures (case…, problem, excerpt), replies (status, closes, count,
+In the table CASES are exchanges: one for each case in this way, by this gateway, to this listener. LEAKS are those in which somebody received
+what he must not, WRONG those whose answer was not the right one without that. In the lists | stands for a line's end.
+
+JSON: ok, summary, exchanges, seconds, matrix (way, scheme, listener, cases, passed, leaks, failures), leak_count, leak_marks (where, mark,
+count), leaks (case, gateway, scheme, way, listener, where, mark, offset, excerpt; 1000 at most), failure_count, failures (case…, problem, excerpt), replies (status, closes, count,
 bytes); with --live also live (gateway, url, asked (request, vendor_shows, fields, error, relay_status), leaks, advice, problem).`,
-		Example: "  maskrelay audit\n  maskrelay audit --json | jq '.leaks[]'\n  maskrelay audit --live --target https://shop.example/",
+		Example: "  maskrelay audit\n  maskrelay audit --json | jq '.leaks[]'\n  maskrelay audit --list | grep 407\n  maskrelay audit --case 407,own-\n  maskrelay audit --live --target https://shop.example/",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
+			if f.list {
+				_, err := fmt.Fprintln(p.stdout, strings.Join(audit.Names(), "\n"))
+				return err
+			}
 			return runAudit(ctx, p, f)
 		},
 	}
@@ -67,10 +74,29 @@ bytes); with --live also live (gateway, url, asked (request, vendor_shows, field
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
 	flags.BoolVar(&f.live, "live", false, "also ask the real gateways; costs a few requests at each vendor")
 	flags.StringVar(&f.target, "target", "", "what --live asks for: an http or https URL (default as doctor's)")
-	flags.StringVar(&f.only, "case", "", "only the cases whose name holds one of these texts, a list")
+	flags.StringVar(&f.only, "case", "", "only the cases whose name holds one of these texts, comma-separated; see --list")
+	flags.BoolVar(&f.list, "list", false, "print the names of the cases, and do nothing else")
 	flags.DurationVar(&f.timeout, "timeout", auditTimeout, "end of everything")
 	flags.IntVar(&f.stages, "stages", 0, "relays side by side for each kind of gateway; 0 = chosen")
 	return cmd
+}
+
+// chosenCases reports which cases a list of texts means; nil = all. A text that is in no
+// name is an error.
+func chosenCases(list string, subjects []audit.Subject) (func(name string) bool, error) {
+	if list == "" {
+		return nil, nil
+	}
+	var errs []error
+	names, texts := audit.Names(subjects...), strings.Split(list, ",")
+	for _, text := range texts {
+		if text == "" || !slices.ContainsFunc(names, func(name string) bool { return strings.Contains(name, text) }) {
+			errs = append(errs, fmt.Errorf("--case: no case has %q in its name; --list prints all names", text))
+		}
+	}
+	return func(name string) bool {
+		return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(name, text) })
+	}, errors.Join(errs...)
 }
 
 // auditResult is what the audit found; its JSON form is part of the interface.
@@ -126,14 +152,16 @@ func runAudit(ctx context.Context, p process, f auditFlags) error {
 	if len(c.Subjects) == 0 {
 		return badConfig(errors.New(envPrefix + "UPSTREAM: direct:// has no vendor; there is nothing to hide"))
 	}
-	if f.only != "" {
-		texts := strings.Split(f.only, ",")
-		c.Cases = func(name string) bool {
-			return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(name, text) })
-		}
+	if c.Cases, err = chosenCases(f.only, c.Subjects); err != nil {
+		return badConfig(err)
 	}
 	report, err := audit.Run(ctx, c)
-	if err != nil {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return failed(fmt.Errorf("audit: not over after %s; see --timeout", f.timeout))
+	case errors.Is(err, context.Canceled):
+		return failed(errors.New("audit: interrupted, nothing is proven"))
+	case err != nil:
 		return failed(fmt.Errorf("audit: %w", err))
 	}
 	result := &auditResult{Report: report, OK: report.OK}
@@ -168,10 +196,6 @@ func (r *auditResult) tell(p process, asJSON bool) error {
 
 // conclude fills in what is to be said of everything.
 func (r *auditResult) conclude() {
-	if r.Exchanges == 0 {
-		r.OK, r.Summary = false, "no case has this name"
-		return
-	}
 	live := 0
 	for i := range r.Live {
 		live += len(r.Live[i].Leaks)

@@ -3,14 +3,19 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"maskrelay/upstream/upstreamtest/audit"
 )
 
-// maxTextLines bounds the leaks, and the wrong answers, that are printed; JSON has more.
-const maxTextLines = 60
+const (
+	// maxTextLines bounds the marks, and the wrong answers, that are printed; JSON has more.
+	maxTextLines = 60
+	// maxPlaces bounds the places that are printed of one mark.
+	maxPlaces = 5
+)
 
 // writeText prints the matrix, then each leak and each wrong answer, the summary last.
 func (r *auditResult) writeText(w io.Writer) error {
@@ -21,16 +26,7 @@ func (r *auditResult) writeText(w io.Writer) error {
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%d\n", c.Way, c.Scheme, strings.TrimSuffix(c.Listener, " listener"), c.Cases, c.Passed, c.Leaks, c.Failures)
 	}
 	_ = table.Flush() // a builder takes everything
-	for i, l := range r.Leaks {
-		if i == maxTextLines {
-			fmt.Fprintf(&b, "… and %d more; see --json\n", r.LeakCount-i)
-			break
-		}
-		fmt.Fprintf(&b, "\nLEAK %s\n  to the %s: %s\n", spot(l.Spot), l.Where, l.Mark)
-		if l.Excerpt != "" {
-			fmt.Fprintf(&b, "  %s\n", l.Excerpt)
-		}
-	}
+	r.writeLeaks(&b)
 	for i, f := range r.Failures {
 		if i == maxTextLines {
 			fmt.Fprintf(&b, "… and %d more; see --json\n", r.FailureCount-i)
@@ -44,6 +40,7 @@ func (r *auditResult) writeText(w io.Writer) error {
 	for i := range r.Live {
 		r.Live[i].writeText(&b)
 	}
+	r.writeAgain(&b)
 	word := "OK"
 	if !r.OK {
 		word = "FAIL"
@@ -51,6 +48,43 @@ func (r *auditResult) writeText(w io.Writer) error {
 	fmt.Fprintf(&b, "\n%s: %s in %.1f s\n", word, r.Summary, r.Seconds)
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// writeLeaks prints each mark that leaked, the most frequent first, and some of the places.
+func (r *auditResult) writeLeaks(b *strings.Builder) {
+	for i, m := range r.Marks {
+		if i == maxTextLines {
+			fmt.Fprintf(b, "… and %d more marks; see --json\n", len(r.Marks)-i)
+			return
+		}
+		fmt.Fprintf(b, "\nLEAK to the %s: %s, in %d places\n", m.Where, m.Mark, m.Count)
+		shown := 0
+		for _, l := range r.Leaks {
+			if l.Where != m.Where || l.Mark != m.Mark || shown == maxPlaces {
+				continue
+			}
+			shown++
+			fmt.Fprintf(b, "  %s\n", spot(l.Spot))
+			if l.Excerpt != "" {
+				fmt.Fprintf(b, "    at byte %d: %s\n", l.Offset, l.Excerpt)
+			}
+		}
+	}
+}
+
+// writeAgain prints how to play again what went wrong, and nothing else.
+func (r *auditResult) writeAgain(b *strings.Builder) {
+	var names []string
+	for _, l := range r.Leaks {
+		names = append(names, l.Case)
+	}
+	for _, f := range r.Failures {
+		names = append(names, f.Case)
+	}
+	slices.Sort(names)
+	if names = slices.Compact(names); len(names) > 0 {
+		fmt.Fprintf(b, "\nOnly these again: maskrelay audit --case %s\n", strings.Join(names[:min(len(names), maxPlaces)], ","))
+	}
 }
 
 func spot(s audit.Spot) string {

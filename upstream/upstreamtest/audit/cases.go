@@ -26,6 +26,20 @@ func cases(s *Subject) []upstreamtest.Hostility {
 	return append(append(all, ownSOCKS(s)...), ownHTTP(s)...)
 }
 
+// Names are the names of all cases that subjects play, sorted; of any subject's if there is none.
+func Names(subjects ...Subject) (names []string) {
+	if len(subjects) == 0 {
+		subjects = []Subject{{Words: []string{"vendor.example"}, Vendor: Login{"username", "password"}}}
+	}
+	for i := range subjects {
+		for _, h := range cases(&subjects[i]) {
+			names = append(names, h.Name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // ownWords are what the stand-in says in an answer of the subject's own: words that a
 // field's value can hold.
 func ownWords(s *Subject) []string {

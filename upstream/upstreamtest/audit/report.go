@@ -29,6 +29,13 @@ type Leak struct {
 	Excerpt string `json:"excerpt,omitempty"` // what stands there, secrets redacted
 }
 
+// Tally is how often somebody received a mark.
+type Tally struct {
+	Where string `json:"where"`
+	Mark  string `json:"mark"`
+	Count int    `json:"count"`
+}
+
 // Failure is an exchange that did not go as it must, without a leak.
 type Failure struct {
 	Spot
@@ -65,6 +72,7 @@ type Report struct {
 	// LeakCount and FailureCount are of all that was found; the lists are bounded.
 	LeakCount    int       `json:"leak_count"`
 	FailureCount int       `json:"failure_count"`
+	Marks        []Tally   `json:"leak_marks"` // the most frequent first
 	Leaks        []Leak    `json:"leaks"`
 	Failures     []Failure `json:"failures"`
 	// Shapes are the relay's own replies: one for each status and Closes.
@@ -85,6 +93,7 @@ type ledger struct {
 	report Report
 	cells  map[[3]string]*Cell
 	shapes map[shapeKey]*Shape
+	marks  map[[2]string]int // leaks by where and mark
 }
 
 type shapeKey struct {
@@ -94,8 +103,8 @@ type shapeKey struct {
 }
 
 func newLedger() *ledger {
-	l := &ledger{cells: map[[3]string]*Cell{}, shapes: map[shapeKey]*Shape{}}
-	l.report.Leaks, l.report.Failures = []Leak{}, []Failure{}
+	l := &ledger{cells: map[[3]string]*Cell{}, shapes: map[shapeKey]*Shape{}, marks: map[[2]string]int{}}
+	l.report.Leaks, l.report.Failures, l.report.Marks = []Leak{}, []Failure{}, []Tally{}
 	return l
 }
 
@@ -116,6 +125,9 @@ func (l *ledger) add(v verdict) {
 		c.Failures++
 	default:
 		c.Passed++
+	}
+	for _, leak := range v.leaks {
+		l.marks[[2]string{leak.Where, leak.Mark}]++
 	}
 	l.report.LeakCount += len(v.leaks)
 	l.report.FailureCount += len(v.problems)
@@ -161,6 +173,13 @@ func (l *ledger) finish(took time.Duration) *Report {
 	slices.SortFunc(r.Shapes, func(a, b Shape) int {
 		return cmp.Or(cmp.Compare(a.Status, b.Status), cmp.Compare(a.Bytes, b.Bytes))
 	})
+	for at, n := range l.marks {
+		r.Marks = append(r.Marks, Tally{Where: at[0], Mark: at[1], Count: n})
+	}
+	slices.SortFunc(r.Marks, func(a, b Tally) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Where, b.Where), cmp.Compare(a.Mark, b.Mark))
+	})
+	r.Marks = bounded(r.Marks)
 	bySpot := func(a, b Spot) int {
 		return cmp.Or(cmp.Compare(a.Case, b.Case), cmp.Compare(a.Way, b.Way), cmp.Compare(a.Scheme, b.Scheme),
 			cmp.Compare(a.Listener, b.Listener), cmp.Compare(a.Subject, b.Subject))
