@@ -29,7 +29,7 @@ type auditFlags struct {
 }
 
 const (
-	auditTimeout = 5 * time.Minute
+	auditTimeout = 15 * time.Minute
 	maxStages    = 64
 )
 
