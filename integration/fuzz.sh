@@ -8,14 +8,20 @@ export FUZZTIME="${FUZZTIME:-1m}"
 
 # One target: package, directory, name.
 run() {
-  local package=$1 directory=$2 target=$3 out why input status=0
+  local package=$1 directory=$2 target=$3 out why input execs status=0
   out=$(go test -run='^$' -fuzz="^$target\$" -fuzztime="$FUZZTIME" -parallel=1 "$package" </dev/null 2>&1) || status=$?
   if [ "$status" = 0 ]; then
-    echo "fuzzed $target of $package: $(grep -oE 'execs: [0-9]+' <<<"$out" | tail -n 1 || true)"
+    if ! grep -q '^fuzz: elapsed: ' <<<"$out"; then # a name in a string, for instance: go test says ok
+      echo "FAIL: there is no fuzz target $target in $package"
+      return 1
+    fi
+    # FUZZTIME begins with the inputs that are there already, which are not counted.
+    execs=$(grep -oE 'execs: [1-9][0-9]*' <<<"$out" | tail -n 1 || true)
+    echo "fuzzed $target of $package: ${execs:-no further than its seeds, FUZZTIME is short}"
     return 0
   fi
   # https://go.dev/issue/75804: the end of FUZZTIME itself can be reported as a failure. No input is written then.
-  why=$(grep -A 1 -E '^--- FAIL: ' <<<"$out" | sed -n '2s/^ *//p')
+  why=$(grep -A 1 -E '^--- FAIL: ' <<<"$out" | sed -n '2s/^ *//p' || true)
   if [ "$why" = "context deadline exceeded" ]; then
     echo "fuzzed $target of $package: until the time was over"
     return 0
