@@ -15,7 +15,7 @@ import (
 )
 
 // auditCases are the cases of these tests: some of each kind, in a few seconds.
-const auditCases = "honest,own-,407,relay-2,preset-oxylabs,garbage,reset-mid-head"
+const auditCases = "honest,own-,407,relay-2,preset-oxylabs,garbage,reset-mid-head,socks-login-refused"
 
 // auditReport is what "maskrelay audit --json" tells.
 type auditReport struct {
@@ -44,9 +44,18 @@ type auditReport struct {
 	}
 }
 
+// auditLimit is how long an audit may take on a busy machine.
+const auditLimit = 5 * time.Minute
+
+// sampleAudit plays auditCases.
+func sampleAudit(t *testing.T, env lab.Env, args ...string) (r auditReport, code int) {
+	t.Helper()
+	return runAudit(t, env, append([]string{"--stages", "2", "--case", auditCases}, args...)...)
+}
+
 func runAudit(t *testing.T, env lab.Env, args ...string) (r auditReport, code int) {
 	t.Helper()
-	stdout, stderr, code := runRelayFor(t, 3*time.Minute, env, "", append([]string{"audit", "--json", "--stages", "2", "--case", auditCases}, args...)...)
+	stdout, stderr, code := runRelayFor(t, auditLimit, env, "", append([]string{"audit", "--json"}, args...)...)
 	if err := json.Unmarshal([]byte(stdout), &r); err != nil {
 		t.Fatalf("exit code %d: %v\n%s%s", code, err, stdout, stderr)
 	}
@@ -84,6 +93,7 @@ func TestAuditIsClean(t *testing.T) {
 			"UPSTREAMS_0_VENDOR": "oxylabs", "UPSTREAMS_0_USERNAME": "reseller-us-1", "UPSTREAMS_0_PASSWORD": "vendor-secret-77",
 			"ACCOUNTS": "alice:alicesecret", "VENDOR_MARKS": "acmeproxy,acme.example",
 		},
+		"no login":    {"UPSTREAM": "http://gw.vendor.example:7777", "ACCOUNTS": "alice:alicesecret"},
 		"passthrough": {"UPSTREAM": "https://gw.vendor.example:7777", "AUTH": "passthrough"},
 		"two gateways": {
 			"UPSTREAMS_0_VENDOR": "packetstream", "UPSTREAMS_0_USERNAME": "reseller-us-1", "UPSTREAMS_0_PASSWORD": "vendor-secret-77", "UPSTREAMS_0_POOL": "a",
@@ -98,26 +108,55 @@ func TestAuditIsClean(t *testing.T) {
 		"open": {"UPSTREAM": "socks5://reseller-us-1:vendor-secret-77@gw.vendor.example:7777", "AUTH": "open", "ALLOW_FROM": "10.0.0.0/8", "BRAND": "Acme Proxies"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, code := runAudit(t, env)
+			r, code := sampleAudit(t, env)
 			if code != 0 {
 				t.Fatalf("exit code %d: %+v %+v", code, r.Leaks, r.Failures)
 			}
-			if len(r.Matrix) != 3*3*2 {
-				t.Errorf("%d cells", len(r.Matrix))
-			}
-			for _, c := range r.Matrix {
-				if c.Cases == 0 || c.Passed != c.Cases {
-					t.Errorf("%+v", c)
-				}
-			}
+			checkMatrix(t, r, 1)
 		})
+	}
+}
+
+// checkMatrix looks whether each cell of the matrix has at least so many cases, and all of them have passed.
+func checkMatrix(t *testing.T, r auditReport, least int) {
+	t.Helper()
+	if len(r.Matrix) != 3*3*2 {
+		t.Errorf("%d cells", len(r.Matrix))
+	}
+	for _, c := range r.Matrix {
+		if c.Cases < least || c.Passed != c.Cases {
+			t.Errorf("%+v", c)
+		}
+	}
+}
+
+// TestWholeAudit plays everything that there is, once in every build.
+func TestWholeAudit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a minute")
+	}
+	t.Parallel()
+	r, code := runAudit(t, lab.Env{
+		"UPSTREAMS_0_VENDOR": "brightdata", "UPSTREAMS_0_USERNAME": "reseller-us-1", "UPSTREAMS_0_PASSWORD": "vendor-secret-77",
+		"ACCOUNTS": "alice:alicesecret", "SESSION_KEY": "a-key-of-the-audit-0123456789", "BRAND": "Acme Proxies",
+	})
+	if code != 0 {
+		t.Fatalf("exit code %d: %+v %+v", code, r.Leaks, r.Failures)
+	}
+	checkMatrix(t, r, 300)
+	exchanges := 0
+	for _, c := range r.Matrix {
+		exchanges += c.Cases
+	}
+	if exchanges < 20_000 {
+		t.Errorf("%d exchanges", exchanges)
 	}
 }
 
 // TestAuditFindsALeak: a mark that the relay's own words hold cannot be kept from customers.
 func TestAuditFindsALeak(t *testing.T) {
 	t.Parallel()
-	r, code := runAudit(t, lab.Env{"UPSTREAM": "http://reseller-us-1:vendor-secret-77@gw.vendor.example:7777", "ACCOUNTS": "alice:alicesecret", "VENDOR_MARKS": "reached"})
+	r, code := sampleAudit(t, lab.Env{"UPSTREAM": "http://reseller-us-1:vendor-secret-77@gw.vendor.example:7777", "ACCOUNTS": "alice:alicesecret", "VENDOR_MARKS": "reached"})
 	if code != 1 || len(r.Leaks) == 0 {
 		t.Fatalf("exit code %d, %+v", code, r)
 	}
@@ -163,7 +202,7 @@ func TestAuditLive(t *testing.T) {
 	defer func() { _ = site.Close() }()
 	env := lab.Env{"UPSTREAM": v.URL(), "ACCOUNTS": "alice:alicesecret", "ALLOW_PRIVATE": "true", "ALLOW_PORTS": "*"}
 	args := []string{"--live", "--target", site.URL() + "/notype", "--case", "honest"}
-	r, code := runAudit(t, env, args...)
+	r, code := sampleAudit(t, env, args...)
 	if len(r.Live) != 1 || len(r.Live[0].Asked) != 4 || r.Live[0].Problem != "" {
 		t.Fatalf("exit code %d: %+v", code, r)
 	}
@@ -180,7 +219,7 @@ func TestAuditLive(t *testing.T) {
 		t.Errorf("advice %q", live.Advice)
 	}
 	env["VENDOR_MARKS"] = v.Brand() + ",203.0.113.77"
-	if r, code := runAudit(t, env, args...); code != 0 || len(r.Live) != 1 || len(r.Live[0].Leaks) > 0 || len(r.Live[0].Advice) > 0 {
+	if r, code := sampleAudit(t, env, args...); code != 0 || len(r.Live) != 1 || len(r.Live[0].Leaks) > 0 || len(r.Live[0].Advice) > 0 {
 		t.Errorf("exit code %d: %+v", code, r)
 	}
 }

@@ -56,7 +56,7 @@ var socksSteps = map[SOCKSStep]struct{ name, good string }{
 	SOCKSReply:  {"reply", string(socksEstablished)},
 }
 
-// socksHostilities are what a gateway can do that speaks SOCKS5. It has credentials.
+// socksHostilities are what a gateway can do that speaks SOCKS5.
 func socksHostilities() []Hostility {
 	all := []Hostility{
 		{Name: "socks-relay", Serves: true, SOCKS: &SOCKSBehaviour{}},
@@ -76,6 +76,7 @@ func socksHostilities() []Hostility {
 				Say: map[SOCKSStep][]byte{SOCKSReply: reply}, Chunk: 1, Delay: 50 * time.Microsecond}})
 	}
 	for step, of := range socksSteps {
+		first := len(all)
 		words := maps.Clone(socksWords[step])
 		for name, s := range socksGarbage {
 			words["garbage-"+name] = s
@@ -86,6 +87,9 @@ func socksHostilities() []Hostility {
 			all = append(all, Hostility{Name: "socks-" + of.name + "-" + name, SOCKS: b})
 		}
 		all = append(all, socksEndings(step, of.name, of.good)...)
+		for i := range all[first:] {
+			all[first+i].Login = step == SOCKSLogin
+		}
 	}
 	for i := range all {
 		if all[i].Ways == 0 {

@@ -40,8 +40,11 @@ type Hostility struct {
 	Waits bool
 	// HTTP is what an http:// or https:// gateway does; nil = it is nothing for those.
 	HTTP Behaviour
-	// SOCKS is what a socks5:// gateway with credentials does; nil = it is nothing for those.
+	// SOCKS is what a socks5:// gateway does; nil = it is nothing for those.
 	SOCKS *SOCKSBehaviour
+	// Login marks one of those that happens when the gateway is told a username and a
+	// password: to whom there are none it does not happen.
+	Login bool
 }
 
 // Hostilities returns all of them by name, sorted. The slice is the caller's.

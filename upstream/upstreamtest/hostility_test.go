@@ -86,11 +86,15 @@ func TestHostilitiesAreTrue(t *testing.T) {
 				if h.Ways&way == 0 {
 					continue
 				}
-				p := s.perform(t, h, false)
-				play(t, p)
-				p.check(t)
+				kinds := []kind{usual}
+				if h.SOCKS != nil && !h.Login {
+					kinds = append(kinds, anonymous)
+				}
 				if strings.HasPrefix(h.Name, "tls-") {
-					p = s.perform(t, h, true)
+					kinds = append(kinds, secured)
+				}
+				for _, k := range kinds {
+					p := s.perform(t, h, k)
 					play(t, p)
 					p.check(t)
 				}
@@ -110,9 +114,19 @@ type stage struct {
 	cert  tls.Certificate
 }
 
+// kind is what is special about a gateway.
+type kind int
+
+const (
+	usual     kind = iota // by SOCKS5 it wants a login
+	anonymous             // it wants none
+	secured               // it speaks TLS
+)
+
 // performance is one hostility before one client.
 type performance struct {
 	h       Hostility
+	k       kind
 	s       *stage
 	c       net.Conn
 	dials   atomic.Int32
@@ -124,21 +138,25 @@ type performance struct {
 	brand   *Vendor
 }
 
-func (s *stage) perform(t *testing.T, h Hostility, https bool) *performance {
+func (s *stage) perform(t *testing.T, h Hostility, k kind) *performance {
 	t.Helper()
-	p := &performance{h: h, s: s}
+	p := &performance{h: h, k: k, s: s}
 	reach := func(ctx context.Context, network, addr string) (net.Conn, error) {
 		p.dials.Add(1)
 		return (&net.Dialer{}).DialContext(ctx, network, addr)
 	}
 	addr := ""
 	if h.SOCKS != nil {
-		g, err := StartSOCKS(SOCKSConfig{Username: "u", Password: "p", Behaviour: *h.SOCKS, Dial: reach})
+		config := SOCKSConfig{Username: "u", Password: "p", Behaviour: *h.SOCKS, Dial: reach}
+		if k == anonymous {
+			config.Username, config.Password = "", ""
+		}
+		g, err := StartSOCKS(config)
 		closing(t, g, err)
 		addr, p.got = g.Addr(), g.Received
 	} else {
 		config := VendorConfig{Behaviour: h.HTTP, Dial: reach, CA: s.ca}
-		if https {
+		if k == secured {
 			config.TLS = &tls.Config{Certificates: []tls.Certificate{s.cert}}
 		}
 		v := startVendor(t, config)
@@ -151,7 +169,7 @@ func (s *stage) perform(t *testing.T, h Hostility, https bool) *performance {
 	}
 	p.c = must(c, err)(t)
 	t.Cleanup(func() { _ = p.c.Close() })
-	if https {
+	if k == secured {
 		c := tls.Client(p.c, &tls.Config{RootCAs: s.ca.Pool(), ServerName: "localhost", NextProtos: []string{"http/1.1"}})
 		p.deadline(t)
 		p.aborted, p.c = c.Handshake(), c
@@ -263,11 +281,13 @@ func (p *performance) checkLines(t *testing.T, headers, field string) {
 // openSOCKS is a SOCKS5 client that takes nothing but what RFC 1928 and RFC 1929 allow it.
 func (p *performance) openSOCKS(target string) bool {
 	host, port, _ := net.SplitHostPort(target)
-	p.say("\x05\x01\x02")
-	for _, step := range []struct{ want, next string }{
-		{"\x05\x02", "\x01\x01u\x01p"},
-		{"\x01\x00", "\x05\x01\x00\x03" + string(byte(len(host))) + host + portOf(port)},
-	} {
+	request := "\x05\x01\x00\x03" + string(byte(len(host))) + host + portOf(port)
+	methods, steps := "\x05\x01\x02", []struct{ want, next string }{{"\x05\x02", "\x01\x01u\x01p"}, {"\x01\x00", request}}
+	if p.k == anonymous {
+		methods, steps = "\x05\x01\x00", []struct{ want, next string }{{"\x05\x00", request}}
+	}
+	p.say(methods)
+	for _, step := range steps {
 		if !p.hear(func(b []byte) bool { return len(b) >= 2 || !strings.HasPrefix(step.want, string(b)) }) || string(p.heard) != step.want {
 			return false
 		}

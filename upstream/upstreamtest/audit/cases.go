@@ -23,6 +23,9 @@ func cases(s *Subject) []upstreamtest.Hostility {
 	all := append(upstreamtest.Hostilities(), upstreamtest.Hostility{
 		Name: "honest", Ways: anyWay, Serves: true, HTTP: upstreamtest.Relay{}, SOCKS: &upstreamtest.SOCKSBehaviour{},
 	})
+	if s.Vendor.Username == "" {
+		all = slices.DeleteFunc(all, func(h upstreamtest.Hostility) bool { return h.Login })
+	}
 	return append(append(all, ownSOCKS(s)...), ownHTTP(s)...)
 }
 
