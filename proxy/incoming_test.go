@@ -368,6 +368,19 @@ func TestIncomingKeepsErrors(t *testing.T) {
 	}
 }
 
+// Of a connection of HTTP/1.0 nothing is read behind the first request, whatever net/http makes of it.
+func TestIncomingEndsWithHTTP10(t *testing.T) {
+	const first = "GET http://a/ HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+	c := &frontConn{prepared: true, stream: failing{Reader: strings.NewReader(first + follower), err: io.EOF}}
+	b := make([]byte, 4<<10)
+	if n, err := c.readMessage(b); string(b[:n]) != first || err != nil {
+		t.Errorf("got %q, %v", b[:n], err)
+	}
+	if n, err := c.readMessage(b); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("got %q, %v", b[:n], err)
+	}
+}
+
 // failing is a stream that ends with an error, for ever.
 type failing struct {
 	net.Conn
