@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,4 +63,25 @@ func TestHelloGarbage(t *testing.T) {
 		})
 		lab.Wait(t, mobLimit, "the flood", func() bool { return m.opened.Load() > 100 })
 	})
+}
+
+// TestRenegotiation: a connection pays for one handshake. Who asks for another loses it, and nobody else does.
+func TestRenegotiation(t *testing.T) {
+	t.Parallel()
+	lab.Need(t, "openssl")
+	addr, pair := lab.FreeAddr(t), newKeyPair(t, t.TempDir())
+	_, plain := startSingle(t, lab.Env{"TLS_LISTEN": addr, "TLS_CERT_FILE": pair.certFile, "TLS_KEY_FILE": pair.keyFile})
+	cmd := exec.Command("openssl", "s_client", "-connect", addr, "-tls1_2", "-legacy_renegotiation")
+	cmd.Stdin = strings.NewReader("R\nR\n") // on a line of its own it begins a handshake
+	p := lab.Start(t, "openssl s_client", cmd)
+	p.ExitCode(t, 20*time.Second) // what it is matters to openssl alone
+	said := string(p.Stdout.Bytes()) + string(p.Stderr.Bytes())
+	if !strings.Contains(said, "RENEGOTIATING") || !strings.Contains(said, "SSL alert number") {
+		t.Errorf("renegotiation was not refused:\n%s", said)
+	}
+	if c, err := tunnel(plain, startEcho(t)); err != nil {
+		t.Error(err)
+	} else if err := c.Close(); err != nil {
+		t.Error(err)
+	}
 }

@@ -10,7 +10,7 @@ cache="${MASKRELAY_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/maskrelay-test}"
 
 # package=program that proves it is there
 parts=(
-  curl=curl wget=wget git=git redis-server=redis-server ca-certificates=/etc/ssl/certs/ca-certificates.crt
+  curl=curl wget=wget git=git openssl=openssl redis-server=redis-server ca-certificates=/etc/ssl/certs/ca-certificates.crt
   squid=squid tinyproxy=tinyproxy apache2-utils=htpasswd haproxy=haproxy nginx=nginx dante-server=danted microsocks=microsocks dnsmasq-base=dnsmasq
   libnginx-mod-stream=/usr/lib/nginx/modules/ngx_stream_module.so
   chromium=chromium buildah=buildah uidmap=newuidmap nodejs=node npm=npm
