@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -186,13 +187,17 @@ func TestHandshakeFlood(t *testing.T) {
 
 // What comes before the handshake is over is bounded: in a record, in many, and of those who never say hello.
 func TestHugeHandshakes(t *testing.T) {
-	r, _ := tlsRig(t, setup{})
+	r, _ := tlsRig(t, setup{config: func(c *Config) { c.HeaderTimeout = time.Minute }})
+	if n := r.server.handshakes.free; n != max(runtime.GOMAXPROCS(0)-1, 1) {
+		t.Errorf("%d handshakes at once", n)
+	}
 	record := "\x16\x03\x01\x40\x00" + strings.Repeat("x", 16<<10)
 	for name, sent := range map[string]string{
-		"a hello of 60,000 bytes": "\x16\x03\x01\x40\x00\x01\x00\xea\x60" + strings.Repeat("x", 16<<10-4) + record + record + record,
-		"a hello of a megabyte":   "\x16\x03\x01\x40\x00\x01\x10\x00\x00" + strings.Repeat("x", 16<<10-4) + record,
-		"records of a byte":       strings.Repeat("\x16\x03\x01\x00\x01\x01", 1) + strings.Repeat("\x16\x03\x01\x00\x01\x00", 4000),
-		"no TLS":                  strings.Repeat("GET / HTTP/1.1\r\n", 2000),
+		"a hello of 60,000 bytes":  "\x16\x03\x01\x40\x00\x01\x00\xea\x60" + strings.Repeat("x", 16<<10-4) + record + record + record,
+		"the first of it, no more": "\x16\x03\x01\x40\x00\x01\x00\xea\x60" + strings.Repeat("x", 16<<10-4) + record[:100],
+		"a hello of a megabyte":    "\x16\x03\x01\x40\x00\x01\x10\x00\x00" + strings.Repeat("x", 16<<10-4) + record,
+		"records of a byte":        strings.Repeat("\x16\x03\x01\x00\x01\x01", 1) + strings.Repeat("\x16\x03\x01\x00\x01\x00", 4000),
+		"no TLS":                   strings.Repeat("GET / HTTP/1.1\r\n", 2000),
 	} {
 		r.run(name, func(t *testing.T) {
 			c := r.dialAt(0, nil)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -111,5 +112,14 @@ func BenchmarkBook(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		s.book(&r)
+	}
+}
+
+// A method that somebody has invented is logged by its beginning.
+func TestLongMethodIsClipped(t *testing.T) {
+	for _, method := range []string{"", "GET", strings.Repeat("M", maxMethod), strings.Repeat("M", 30<<10)} {
+		if got := clipped(method); len(got) > 32 || !strings.HasPrefix(method, got) || len(method) <= 32 && got != method {
+			t.Errorf("of %d bytes: %q", len(method), got)
+		}
 	}
 }
