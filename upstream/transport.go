@@ -98,7 +98,7 @@ type PlainResponse struct {
 // Trailers returns the trailer fields. It must not be called before a Read of the body
 // has returned io.EOF.
 func (r *PlainResponse) Trailers() http.Header {
-	dropEchoes(r.body.trailer, r.body.x.conn.key.login)
+	r.body.x.conn.echoes.dropEchoes(r.body.trailer)
 	return r.body.trailer
 }
 
@@ -185,8 +185,9 @@ func (t *Transport) once(ctx context.Context, g *gateway, r *PlainRequest) (*Pla
 		_ = response.Body.Close()
 		return nil, failure
 	}
-	dropEchoes(response.Header, key.login)
-	dropEchoes(response.Trailer, key.login)
+	echoes := response.body.x.conn.echoes
+	echoes.dropEchoes(response.Header)
+	echoes.dropEchoes(response.Trailer)
 	response.body.x.passHints()
 	return response, nil
 }

@@ -16,6 +16,7 @@ type plainConn struct {
 	key    idleKey
 	lane   *lane           // nil for direct
 	warm   bool            // it stood ready before its first use
+	echoes echoes          // of the key's login
 	early  []byte          // came with the gateway's answer, and are the target's
 	socket syscall.RawConn // nil = it cannot be looked at, and is not used twice
 	quiet  bool            // what probe found
@@ -28,7 +29,7 @@ type plainConn struct {
 }
 
 func newPlainConn(c net.Conn, key idleKey) *plainConn {
-	p := &plainConn{Conn: c, key: key}
+	p := &plainConn{Conn: c, key: key, echoes: echoesOf(key.login)}
 	raw := c
 	if secured, ok := c.(*tls.Conn); ok {
 		raw = secured.NetConn()

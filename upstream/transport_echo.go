@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"net/http"
@@ -11,21 +12,20 @@ import (
 	"maskrelay/masking"
 )
 
-// dropEchoes removes the field lines of an answer that repeat, in name or value, the login that was sent for
-// it: the token of Proxy-Authorization, or what is in it. A mask knows the gateway's own
-// login, but not the one that a customer's wishes have made.
-func dropEchoes(h http.Header, login string) {
-	told := loginEchoes(login)
-	if len(told) == 0 {
+// echoes are what of the login that is sent on a connection is looked for in its answers,
+// in lower case.
+type echoes [][]byte
+
+// dropEchoes removes the field lines of an answer that repeat, in name or value, the login
+// that was sent for it: the token of Proxy-Authorization, or what is in it. A mask knows the
+// gateway's own login, but not the one that a customer's wishes have made.
+func (e echoes) dropEchoes(h http.Header) {
+	if len(e) == 0 {
 		return
 	}
-	holds := func(value string) bool {
-		value = lower(value)
-		return slices.ContainsFunc(told, func(s string) bool { return strings.Contains(value, s) })
-	}
-	repeats := func(value string) bool {
-		return holds(value) || masking.OtherReadings(value, func(b []byte) bool { return holds(string(b)) })
-	}
+	var room [256]byte // of most values
+	decoded := func(b []byte) bool { return holds(e, b, room[:0]) }
+	repeats := func(value string) bool { return holds(e, value, room[:0]) || masking.OtherReadings(value, decoded) }
 	for name, values := range h {
 		if repeats(name) {
 			delete(h, name)
@@ -44,32 +44,52 @@ func dropEchoes(h http.Header, login string) {
 
 // DropEchoes removes from header what repeats the login that the gateway was sent: some look
 // into tunnels to port 80. header is the caller's.
-func (c *Conn) DropEchoes(header http.Header) { dropEchoes(header, c.login) }
+func (c *Conn) DropEchoes(header http.Header) { echoesOf(c.login).dropEchoes(header) }
 
 // Answered makes an answer that came through the tunnel known as one to c's login; see SentLogin.
 func (c *Conn) Answered(response *http.Response) *http.Response {
 	return withLogin(response, c.login)
 }
 
-// loginEchoes are what of a Proxy-Authorization value is looked for, in lower case.
-func loginEchoes(login string) (told []string) {
+// holds reports whether a value holds one of them. It uses room.
+func holds[T string | []byte](e echoes, value T, room []byte) bool {
+	var folded []byte
+	for _, echo := range e {
+		if len(value) < len(echo) {
+			continue
+		}
+		if folded == nil {
+			folded = append(room, value...)
+			for i, c := range folded {
+				folded[i] = lowerASCII(c)
+			}
+		}
+		if bytes.Contains(folded, echo) {
+			return true
+		}
+	}
+	return false
+}
+
+// echoesOf are those of a Proxy-Authorization value.
+func echoesOf(login string) (e echoes) {
 	token, ok := strings.CutPrefix(login, "Basic ")
 	if !ok || token == "" {
 		return nil
 	}
-	told = append(told, lower(strings.TrimRight(token, "=")))
+	e = append(e, []byte(lower(strings.TrimRight(token, "="))))
 	plain, err := base64.StdEncoding.DecodeString(token)
 	if err != nil {
-		return told
+		return e
 	}
 	username, password, _ := strings.Cut(string(plain), ":")
 	if telling(username) {
-		told = append(told, lower(username))
+		e = append(e, []byte(lower(username)))
 	}
 	if len(password) >= minEcho && strings.TrimSpace(password) == password {
-		told = append(told, lower(password))
+		e = append(e, []byte(lower(password)))
 	}
-	return told
+	return e
 }
 
 // telling reports whether a username is no plain word, which would be found in innocent text.
@@ -93,5 +113,9 @@ func withLogin(response *http.Response, login string) *http.Response {
 // what must not be in its body. They are secrets.
 func SentLogin(response *http.Response) []string {
 	login, _ := response.Request.Context().Value(loginKey{}).(string)
-	return loginEchoes(login)
+	var words []string
+	for _, echo := range echoesOf(login) {
+		words = append(words, string(echo))
+	}
+	return words
 }

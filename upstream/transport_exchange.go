@@ -97,7 +97,7 @@ func (x *plainExchange) passHints() {
 		return
 	}
 	for _, hint := range x.hints {
-		dropEchoes(hint.header, x.conn.key.login)
+		x.conn.echoes.dropEchoes(hint.header)
 		x.r.Informational(hint.status, hint.header)
 	}
 	x.hints = nil
