@@ -56,7 +56,8 @@ type frontConn struct {
 	stream   net.Conn  // what HTTP is spoken on: raw, a *rest, or a *tls.Conn
 	client   netip.AddrPort
 	in       incoming
-	order    []string  // see fieldOrder
+	order    []string // see fieldOrder
+	names    fieldNames
 	headBy   time.Time // the first head's end, if it began before net/http had the connection
 	idled    bool      // an exchange has ended, and no head has begun to come in parts since
 	phase    atomic.Int32

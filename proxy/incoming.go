@@ -72,7 +72,7 @@ var errRefused = &net.OpError{Op: "read", Net: "tcp", Err: errors.New("proxy: th
 // and nobody may change the slice.
 func (c *frontConn) fieldOrder() []string {
 	if c.order == nil && c.in.head != nil {
-		c.order = fieldNames(*c.in.head, c.in.lines-1)
+		c.order = c.names.of(*c.in.head, c.in.lines-1)
 		c.in.dropHead()
 	}
 	return c.order

@@ -313,19 +313,44 @@ func TestIncomingBounds(t *testing.T) {
 }
 
 func TestFieldNames(t *testing.T) {
+	var kept fieldNames // as a connection's are
 	for head, want := range map[string][]string{
 		"GET / HTTP/1.1\r\n\r\n":                                                 {},
 		"GET / HTTP/1.1\r\nHost: a:80\r\n\r\n":                                   {"Host"},
 		"GET / HTTP/1.1\r\nx-b:1\r\nHOST: a\r\nX-B: :\r\ncookie:\r\n\r\n":        {"x-b", "HOST", "X-B", "cookie"},
 		"GET http://a:80/ HTTP/1.1\r\nDNT: 1\r\nHost: a\r\nsec-ch-ua: b\r\n\r\n": {"DNT", "Host", "sec-ch-ua"},
 	} {
-		if got := fieldNames([]byte(head), strings.Count(head, "\r\n")-2); !slices.Equal(got, want) || got == nil {
-			t.Errorf("%q: %q", head, got)
+		for range 2 {
+			if got := kept.of([]byte(head), strings.Count(head, "\r\n")-2); !slices.Equal(got, want) || got == nil {
+				t.Errorf("%q: %q", head, got)
+			}
 		}
+	}
+	long := "GET / HTTP/1.1\r\n" + strings.Repeat(strings.Repeat("n", 31)+":\r\n", maxKeptNames/32+1) + "\r\n"
+	if got := kept.of([]byte(long), maxKeptNames/32+1); len(got) != maxKeptNames/32+1 || kept.all != "" || kept.order != nil {
+		t.Errorf("long names: %d of them, %d bytes kept", len(got), len(kept.all))
 	}
 }
 
-// A head is read without garbage, and its names cost two pieces.
+// Whatever byte it is, and wherever it stands among the eight that are looked at together.
+func TestIsText(t *testing.T) {
+	for c := range 256 {
+		for at := range 19 {
+			for _, fill := range []byte{' ', 'a', '~', 0x80, 0xff, '\t'} {
+				b := bytes.Repeat([]byte{fill}, 19)
+				b[at] = byte(c)
+				if want := c >= ' ' && c != 0x7f || c == '\t'; isText(b) != want {
+					t.Fatalf("%q: %v", b, !want)
+				}
+			}
+		}
+	}
+	if !isText(nil) {
+		t.Error("nothing is refused")
+	}
+}
+
+// A head is read without garbage, and names that a connection's last head had, too.
 func TestIncomingLeavesLittleBehind(t *testing.T) {
 	in := &incoming{}
 	b := make([]byte, 4<<10)
@@ -345,7 +370,7 @@ func TestIncomingLeavesLittleBehind(t *testing.T) {
 		if c.order = nil; len(c.fieldOrder()) != 3 {
 			t.Fatal("not three names")
 		}
-	}); n > 2.5 {
+	}); n > 0.5 {
 		t.Errorf("%v allocations with the names", n)
 	}
 	if c.in.head != nil {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"encoding/binary"
 	"strings"
 )
 
@@ -91,10 +92,8 @@ func (f *framing) requestLine(line []byte) bool {
 			return false
 		}
 	}
-	for _, c := range target {
-		if c < ' ' || c == 0x7f {
-			return false
-		}
+	if !isText(target) || bytes.IndexByte(target, '\t') >= 0 {
+		return false
 	}
 	f.connect, f.http10 = string(method) == "CONNECT", string(version) == "HTTP/1.0"
 	return len(method) > 0 && len(target) > 0 && (f.http10 || string(version) == "HTTP/1.1")
@@ -113,10 +112,8 @@ func (f *framing) fieldLine(line []byte) bool {
 		return false
 	}
 	name, value := line[:colon], line[colon+1:]
-	for _, c := range value {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return false
-		}
+	if !isText(value) {
+		return false
 	}
 	switch framingName(name) {
 	case "host":
@@ -133,6 +130,30 @@ func (f *framing) fieldLine(line []byte) bool {
 		f.chunked = true
 		coding := trimSpace(value)
 		return !twice && isSpelled(name) && len(coding) == len("chunked") && isName(coding, "chunked")
+	}
+	return true
+}
+
+// isText reports whether b has only bytes that may stand in a field's value. It looks at
+// eight at a time, and at each of eight only if one of them is a control byte.
+func isText(b []byte) bool {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	for ; len(b) >= 8; b = b[8:] {
+		w := binary.LittleEndian.Uint64(b)
+		del := w ^ ones*0x7f
+		if ((w-ones*' ')&^w|(del-ones)&^del)&highs == 0 {
+			continue
+		}
+		for _, c := range b[:8] {
+			if !isValueByte(c) {
+				return false
+			}
+		}
+	}
+	for _, c := range b {
+		if !isValueByte(c) {
+			return false
+		}
 	}
 	return true
 }
@@ -184,23 +205,40 @@ func bodyLength(v []byte) (n int64, ok bool) {
 	return n, true
 }
 
-// fieldNames returns the names in a head's lines, of which there are as many. It uses up
-// the head.
-func fieldNames(head []byte, lines int) []string {
+// fieldNames are the names in a head's lines. Those of a connection's heads are mostly the
+// same: they are kept for the next one.
+type fieldNames struct {
+	all   string // each with a colon behind it
+	order []string
+}
+
+// maxKeptNames bounds all that is kept of them, in bytes: half a kilobyte of names and a
+// few more of headers.
+const maxKeptNames = 512
+
+// of returns the names in a head's lines, of which there are as many. It uses up the head.
+func (f *fieldNames) of(head []byte, lines int) []string {
 	_, rest, _ := bytes.Cut(head, crlf)
 	names := head[:0]
 	for range lines {
 		colon := bytes.IndexByte(rest, ':')
-		end := bytes.IndexByte(rest, '\n')
+		end := colon + bytes.IndexByte(rest[colon:], '\n')
 		names = append(names, rest[:colon+1]...) // never overtakes rest
 		rest = rest[end+1:]
 	}
+	if f.order != nil && string(names) == f.all {
+		return f.order
+	}
 	all := string(names)
 	order := make([]string, 0, lines)
-	for all != "" {
+	for left := all; left != ""; {
 		var name string
-		name, all, _ = strings.Cut(all, ":")
+		name, left, _ = strings.Cut(left, ":")
 		order = append(order, name)
+	}
+	*f = fieldNames{}
+	if len(all) <= maxKeptNames {
+		*f = fieldNames{all, order}
 	}
 	return order
 }
