@@ -32,9 +32,10 @@ const (
 )
 
 // Time limits of the relays under test: their policy is the operator's, their patience is not.
-// A vendor who keeps silent is waited for briefly; all others for longer than a busy machine takes.
+// A vendor who keeps silent is waited for briefly; all others for longer than a busy machine takes. Idle is also how long a reply may
+// take to be written, once it is there.
 var (
-	auditHasty   = TimeoutConfig{Header: 10 * time.Second, Dial: time.Second, Connect: time.Second, Idle: time.Second}
+	auditHasty   = TimeoutConfig{Header: 10 * time.Second, Dial: time.Second, Connect: time.Second, Idle: 5 * time.Second}
 	auditPatient = TimeoutConfig{Header: 20 * time.Second, Dial: 20 * time.Second, Connect: 20 * time.Second, Idle: 20 * time.Second}
 )
 
