@@ -210,17 +210,8 @@ func New(c Config) (*Server, error) {
 	s.unturned = s.metrics.dropped.WithLabelValues("handshake")
 	s.overShare = s.metrics.dropped.WithLabelValues("address")
 	if len(c.TLSListen) > 0 {
-		cert, err := loadCertificate(c.CertFile, c.KeyFile)
-		if err != nil {
+		if err := s.secure(); err != nil {
 			return nil, err
-		}
-		s.cert = cert
-		s.tls = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetCertificate: cert.get}
-		s.tls.GetConfigForClient, s.tls.GetCertificate = takeTurn, func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			if _, err := takeTurn(hello); err != nil {
-				return nil, err
-			}
-			return cert.get(hello)
 		}
 	}
 	s.base, s.endBase = context.WithCancel(context.Background())
@@ -230,6 +221,26 @@ func New(c Config) (*Server, error) {
 	s.http = s.newHTTP()
 	acceptBalancersQuirk()
 	return s, nil
+}
+
+// secure makes ready for TLS listeners. A handshake waits for its turn before it computes
+// anything, and a second time after a HelloRetryRequest.
+func (s *Server) secure() error {
+	cert, err := loadCertificate(s.config.CertFile, s.config.KeyFile)
+	if err != nil {
+		return err
+	}
+	s.cert = cert
+	s.tls = &tls.Config{
+		MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetConfigForClient: takeTurn,
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if _, err := takeTurn(hello); err != nil {
+				return nil, err
+			}
+			return cert.get(hello)
+		},
+	}
+	return nil
 }
 
 // newHTTP is the server of all requests that the engine does not take itself.

@@ -57,20 +57,7 @@ func (h *handler) upgrade(w http.ResponseWriter, r *http.Request, x *exchange, t
 		return
 	}
 	if answer.response.StatusCode != http.StatusSwitchingProtocols {
-		// The answer's body may take its time; the end of the exchange still ends it.
-		_ = conn.SetDeadline(time.Time{})
-		stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-		defer stop()
-		if GatewayMade(h.server.config.Policy)(conn.Answered(answer.response)) {
-			// Gateways that look into tunnels to port 80 answer in the target's place.
-			_ = conn.SetDeadline(time.Unix(1, 0)) // no more of it
-			_ = answer.response.Body.Close()
-			h.upgradeFailed(out, &upstream.ConnectError{
-				Gateway: conn.Gateway, Phase: upstream.PhaseRequest, Cause: upstream.CauseStatus, Status: answer.response.StatusCode,
-			})
-			return
-		}
-		h.upgradeRefused(out, conn, answer.response)
+		h.upgradeAnswered(ctx, out, conn, answer.response)
 		return
 	}
 	stop() // the tunnel reads from here on
@@ -87,6 +74,24 @@ func handshakeCause(ctx context.Context, err error) upstream.Cause {
 	default:
 		return upstream.CauseMalformed
 	}
+}
+
+// upgradeAnswered passes an answer on that is no switch of protocols, unless the gateway has
+// made it: some look into tunnels to port 80, and answer in the target's place.
+func (h *handler) upgradeAnswered(ctx context.Context, w *plainWriter, conn *upstream.Conn, response *http.Response) {
+	// The answer's body may take its time; the end of the exchange still ends it.
+	_ = conn.SetDeadline(time.Time{})
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if !GatewayMade(h.server.config.Policy)(conn.Answered(response)) {
+		h.upgradeRefused(w, conn, response)
+		return
+	}
+	_ = conn.SetDeadline(time.Unix(1, 0)) // no more of it
+	_ = response.Body.Close()
+	h.upgradeFailed(w, &upstream.ConnectError{
+		Gateway: conn.Gateway, Phase: upstream.PhaseRequest, Cause: upstream.CauseStatus, Status: response.StatusCode,
+	})
 }
 
 // upgradeFailed answers for an upstream that did not get as far as the target.

@@ -25,11 +25,13 @@ type Shown struct {
 	Body   string      // the beginning
 }
 
+// Question is a request's first line without the version, "CONNECT host:443", and its Host.
+type Question struct{ Line, Host string }
+
 // Ask sends one request without a body to a gateway, on a connection of its own, with the
-// operator's login as for those who ask for nothing, and returns what it answers. first is
-// the request line without the version, "CONNECT host:443"; host is the Host field. o gives time
+// operator's login as for those who ask for nothing, and returns what it answers. o gives time
 // limits, sources and name server.
-func Ask(ctx context.Context, o Options, g Gateway, first, host string) (*Shown, error) {
+func Ask(ctx context.Context, o Options, g Gateway, q Question) (*Shown, error) {
 	if g.Scheme != SchemeHTTP && g.Scheme != SchemeHTTPS {
 		return nil, ErrNoHead
 	}
@@ -42,7 +44,7 @@ func Ask(ctx context.Context, o Options, g Gateway, first, host string) (*Shown,
 	defer pool.Close()
 	ctx, cancel := context.WithTimeout(ctx, o.DialTimeout+o.ConnectTimeout)
 	defer cancel()
-	l, failure := pool.gateways[0].connect(ctx, host, 0, true)
+	l, failure := pool.gateways[0].connect(ctx, q.Host, 0, true)
 	if failure != nil {
 		return nil, failure
 	}
@@ -50,7 +52,7 @@ func Ask(ctx context.Context, o Options, g Gateway, first, host string) (*Shown,
 	defer func() { _ = l.Close() }() // one answer is all that is wanted
 	stop := context.AfterFunc(ctx, func() { _ = l.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	head := first + " HTTP/1.1\r\nHost: " + host + "\r\n"
+	head := q.Line + " HTTP/1.1\r\nHost: " + q.Host + "\r\n"
 	if login := g.authorization(); login != "" {
 		head += "Proxy-Authorization: " + login + "\r\n"
 	}

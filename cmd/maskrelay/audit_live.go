@@ -147,7 +147,7 @@ func (l *liveVisit) ask(ctx context.Context, r liveRequest) liveAsk {
 	a := liveAsk{Request: r.line, own: r.own}
 	shown, err := upstream.Ask(ctx, upstream.Options{
 		Sources: l.cfg.Sources, DNSServer: l.cfg.DNSServer.String(), DialTimeout: l.cfg.Timeouts.Dial, ConnectTimeout: l.cfg.Timeouts.Connect,
-	}, l.gateway, r.line, r.host)
+	}, l.gateway, upstream.Question{Line: r.line, Host: r.host})
 	if err != nil {
 		a.Error = err.Error()
 		return a

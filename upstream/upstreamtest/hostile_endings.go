@@ -3,18 +3,24 @@ package upstreamtest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 )
+
+// adder returns a function that appends a hostility for each of the behaviours to all.
+func adder(all *[]Hostility) func(h Hostility, behaviours map[string]Behaviour) {
+	return func(h Hostility, behaviours map[string]Behaviour) {
+		for name, b := range behaviours {
+			h.Name, h.HTTP = name, b
+			*all = append(*all, h)
+		}
+	}
+}
 
 // endingHostilities leave early, late, or begin before they are asked.
 func endingHostilities() []Hostility {
 	all := resetsAtEveryByte()
-	add := func(h Hostility, behaviours map[string]Behaviour) {
-		for name, b := range behaviours {
-			h.Name, h.HTTP = name, b
-			all = append(all, h)
-		}
-	}
+	add := adder(&all)
 	add(Hostility{Ways: everyWay}, map[string]Behaviour{
 		"refused-linger":         unframed(502, "NO_PEER", HalfClose),
 		"refused-no-linger":      unframed(502, "NO_PEER", Close),
@@ -53,6 +59,13 @@ func endingHostilities() []Hostility {
 		"half-answer-stall": serves(meddling{half: true, ending: Stall}),
 		"half-chunks-open":  serves(meddling{half: true, ending: KeepOpen, extension: ";{brand}"}),
 	})
+	return slices.Concat(all, silences(), handshakeHostilities())
+}
+
+// silences are vendors who say no more.
+func silences() []Hostility {
+	var all []Hostility
+	add := adder(&all)
 	add(Hostility{Ways: everyWay, Waits: true}, map[string]Behaviour{
 		"stall-mid-head":    midHead(Stall),
 		"silent-first-byte": text("H", KeepOpen),
@@ -62,6 +75,13 @@ func endingHostilities() []Hostility {
 	hint := text("HTTP/1.1 103 {brand}\r\nLink: <https://{host}/>\r\n\r\n", KeepOpen)
 	add(Hostility{Ways: byTunnels, Waits: true}, map[string]Behaviour{"silent-after-1xx": hint})
 	add(Hostility{Ways: ByPlain, Waits: true, Breaks: true}, map[string]Behaviour{"silent-after-1xx-plain": hint})
+	return all
+}
+
+// handshakeHostilities are answers to websocket handshakes in the target's place.
+func handshakeHostilities() []Hostility {
+	var all []Hostility
+	add := adder(&all)
 	add(Hostility{Ways: ByWebsocket}, map[string]Behaviour{
 		"handshake-garbage": inTunnel("{brand} says no\r\n\r\n", HalfClose),
 		"handshake-closed":  inTunnel("", Close),
