@@ -2,8 +2,9 @@ package proxy
 
 import (
 	"bytes"
-	"cmp"
 	"slices"
+
+	"maskrelay/masking"
 )
 
 // maxAnswerHead bounds what is held back of a head that net/http writes, in bytes: a longer
@@ -87,14 +88,14 @@ const fewFields = 24
 // findField is the field of this name, nil if there is none. Many fields are sorted.
 func findField(fields []sameName, name string) *sameName {
 	if len(fields) > fewFields {
-		i, ok := slices.BinarySearchFunc(fields, name, func(f sameName, name string) int { return -compareCanonical(name, f.name) })
+		i, ok := slices.BinarySearchFunc(fields, name, func(f sameName, name string) int { return -masking.CompareCanonical(name, f.name) })
 		if ok {
 			return &fields[i]
 		}
 		return nil
 	}
 	for i := range fields {
-		if f := &fields[i]; len(f.name) == len(name) && compareCanonical(name, f.name) == 0 {
+		if f := &fields[i]; len(f.name) == len(name) && masking.CompareCanonical(name, f.name) == 0 {
 			return f
 		}
 	}
@@ -115,23 +116,4 @@ func sameNames(fields []sameName, lines []byte) []sameName {
 		lines = lines[end:]
 	}
 	return fields
-}
-
-// compareCanonical compares http.CanonicalHeaderKey(spelled), for a token, with name.
-func compareCanonical(spelled string, name []byte) int {
-	upper := true
-	for i := range min(len(spelled), len(name)) {
-		c := spelled[i]
-		switch {
-		case upper && 'a' <= c && c <= 'z':
-			c -= 'a' - 'A'
-		case !upper && 'A' <= c && c <= 'Z':
-			c += 'a' - 'A'
-		}
-		if c != name[i] {
-			return cmp.Compare(c, name[i])
-		}
-		upper = c == '-'
-	}
-	return cmp.Compare(len(spelled), len(name))
 }

@@ -1,11 +1,12 @@
 package upstream
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"maskrelay/masking"
 )
 
 // fieldLines are the lines of one field; next is the first that is not written yet.
@@ -139,7 +140,7 @@ func sortFields(fields []fieldLines) {
 func findField(fields []fieldLines, spelled string) *fieldLines {
 	if len(fields) > fewFields {
 		i, ok := slices.BinarySearchFunc(fields, spelled, func(f fieldLines, spelled string) int {
-			return -compareCanonical(spelled, f.name)
+			return -masking.CompareCanonical(spelled, f.name)
 		})
 		if ok {
 			return &fields[i]
@@ -147,7 +148,7 @@ func findField(fields []fieldLines, spelled string) *fieldLines {
 		return nil
 	}
 	for i := range fields {
-		if f := &fields[i]; len(f.name) == len(spelled) && compareCanonical(spelled, f.name) == 0 {
+		if f := &fields[i]; len(f.name) == len(spelled) && masking.CompareCanonical(spelled, f.name) == 0 {
 			return f
 		}
 	}
@@ -183,25 +184,6 @@ func appendRest(b []byte, fields []fieldLines) ([]byte, error) {
 		}
 	}
 	return b, nil
-}
-
-// compareCanonical compares http.CanonicalHeaderKey(spelled), for a token, with name.
-func compareCanonical(spelled, name string) int {
-	upper := true
-	for i := range min(len(spelled), len(name)) {
-		c := spelled[i]
-		switch {
-		case upper && 'a' <= c && c <= 'z':
-			c -= 'a' - 'A'
-		case !upper && 'A' <= c && c <= 'Z':
-			c += 'a' - 'A'
-		}
-		if c != name[i] {
-			return cmp.Compare(c, name[i])
-		}
-		upper = c == '-'
-	}
-	return cmp.Compare(len(spelled), len(name))
 }
 
 // spelling is a field's name as the customer spelled it, if he did: spelled is a name that
