@@ -373,7 +373,7 @@ func testOldestLooseGoesFirst(t *testing.T) {
 		c := r.dial()
 		c.send("CONNECT target.test:443 HTTP/1.1\r\nHost: x\r\n\r\n")
 		c.expect(r.reply(AuthRequired, false))
-		eventually(t, "it is idle", func() bool { return r.loose() == min(n+1, 2) })
+		eventually(t, "it is idle", func() bool { return r.loose() == min(n+1, 2) && r.allWait() })
 		refused = append(refused, c)
 	}
 	if got := refused[0].breaks(); got != "" {
@@ -385,6 +385,19 @@ func testOldestLooseGoesFirst(t *testing.T) {
 	if fmt.Sprint(r.server.NotReady()) != "[]" {
 		t.Error("not ready under load")
 	}
+}
+
+// allWait reports whether net/http waits for a request on each connection that it has:
+// until then one that was refused is not at the line's end yet.
+func (r *rig) allWait() bool {
+	r.server.connsMu.Lock()
+	defer r.server.connsMu.Unlock()
+	for c := range r.server.conns {
+		if c.at() != phaseWaiting {
+			return false
+		}
+	}
+	return true
 }
 
 func (r *rig) loose() int { return int(r.server.strangers.count.Load()) }

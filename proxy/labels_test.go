@@ -76,7 +76,7 @@ func TestInventedNamesMakeNoSeries(t *testing.T) {
 				must(t, c.Close())
 			}
 			r.idle()
-			if after := r.series(); after != before {
+			if after := r.series(); after > before+len(outcomes) { // an outcome of the closed set may be new
 				t.Errorf("%d series, and %d before", after, before)
 			}
 			if auth != AuthPassthrough {
@@ -89,7 +89,7 @@ func TestInventedNamesMakeNoSeries(t *testing.T) {
 			}
 			must(t, c.Close())
 			r.idle()
-			if after := r.series(); after > before+5 { // the gateway's own failures
+			if after := r.series(); after > before+len(outcomes)+5 { // the gateway's own failures
 				t.Errorf("%d series, and %d before", after, before)
 			}
 		})
