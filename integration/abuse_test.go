@@ -92,8 +92,7 @@ func (s *scene) look(t *testing.T, what string, w lab.CalmWindow) lab.CalmWindow
 func (s *scene) endure(t *testing.T, begin func(*mob)) {
 	t.Helper()
 	var missed []string
-	disturbed := false
-	for spent := 0; spent < calmTries; spent++ {
+	for range calmTries {
 		before := lab.ProcessUsage(t, s.relay.PID())
 		others := s.others(t)
 		first := s.look(t, "before", s.calm.Run(t, calmWindow))
@@ -106,13 +105,10 @@ func (s *scene) endure(t *testing.T, begin func(*mob)) {
 		}
 		t.Logf("missed, with %.1f processors busy with other work: %v", busy, missed)
 		if busy > calmOthers {
-			disturbed = true
-			spent++ // it is hardly better the next time
+			return // it is hardly better the next time
 		}
 	}
-	if !disturbed {
-		t.Errorf("in %d tries: %v", calmTries, missed)
-	}
+	t.Errorf("in %d tries: %v", calmTries, missed)
 }
 
 // others returns what tells how many processors were busy with what is not the test's own since then.

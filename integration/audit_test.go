@@ -179,6 +179,7 @@ func TestAuditUsage(t *testing.T) {
 		{lab.Env{"UPSTREAM": "http://gw.vendor.example:7777", "AUTH": "passthrough"}, []string{"--live"}, "--live: "},
 		{lab.Env{}, nil, "MASKRELAY_UPSTREAM: missing"},
 		{good, []string{"--case", "407,no-such-case"}, `--case: no case has "no-such-case" in its name; --list prints`},
+		{good, []string{"--case", "socks-login-refused"}, "--case: these cases are for gateways with a login"},
 	} {
 		stdout, stderr, code := runRelay(t, c.env, "", append([]string{"audit"}, c.args...)...)
 		if code != 2 || stdout != "" || !strings.Contains(stderr, c.want) {

@@ -97,11 +97,13 @@ func (h *hog) insist(c *client) bool {
 				_ = c.Close() // more than there are slots
 			}
 			return true
-		case err != nil || got.status != http.StatusServiceUnavailable || got.closes:
-			_ = c.Close() // the relay ended it
+		case err == nil && got.status == http.StatusServiceUnavailable:
+			h.refused.Add(1)
+		}
+		if err != nil || got.status != http.StatusServiceUnavailable || got.closes {
+			_ = c.Close() // the relay ended it, as it does behind a 503 to a CONNECT
 			return true
 		}
-		h.refused.Add(1)
 	}
 }
 

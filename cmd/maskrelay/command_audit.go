@@ -82,21 +82,26 @@ bytes); with --live also live (gateway, url, asked (request, vendor_shows, field
 }
 
 // chosenCases reports which cases a list of texts means; nil = all. A text that is in no
-// name is an error.
+// name is an error, and so are texts that mean none for these subjects.
 func chosenCases(list string, subjects []audit.Subject) (func(name string) bool, error) {
 	if list == "" {
 		return nil, nil
 	}
 	var errs []error
-	names, texts := audit.Names(subjects...), strings.Split(list, ",")
+	played, texts := audit.Names(subjects...), strings.Split(list, ",")
+	names := slices.Concat(played, audit.Names()) // a case of the login is for those who have one
 	for _, text := range texts {
 		if text == "" || !slices.ContainsFunc(names, func(name string) bool { return strings.Contains(name, text) }) {
 			errs = append(errs, fmt.Errorf("--case: no case has %q in its name; --list prints all names", text))
 		}
 	}
-	return func(name string) bool {
+	chosen := func(name string) bool {
 		return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(name, text) })
-	}, errors.Join(errs...)
+	}
+	if len(errs) == 0 && !slices.ContainsFunc(played, chosen) {
+		errs = append(errs, errors.New("--case: these cases are for gateways with a login, and none has one"))
+	}
+	return chosen, errors.Join(errs...)
 }
 
 // auditResult is what the audit found; its JSON form is part of the interface.
