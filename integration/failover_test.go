@@ -91,7 +91,8 @@ func tunnelOn(t *testing.T, relay *lab.Relay, addr, target string) *client {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if relay.Tunnels(t) > before {
+		// A page of metrics may be as old as a second.
+		if lab.Poll(1200*time.Millisecond, func() bool { return relay.Tunnels(t) > before }) {
 			t.Cleanup(func() { _ = c.Close() }) // the test may have closed it
 			return c
 		}
