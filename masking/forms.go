@@ -60,7 +60,7 @@ var sextets = func() (table [256]uint8) {
 
 // base64Readings is OtherReadings for base64.
 func base64Readings(s string, is func([]byte) bool) bool {
-	var room [192]byte
+	var reading []byte // made when it is needed: most values have nothing to read
 	for end := 0; end < len(s); end++ {
 		begin := end
 		for end < len(s) && sextets[s[end]] != 0 {
@@ -70,7 +70,7 @@ func base64Readings(s string, is func([]byte) bool) bool {
 			continue
 		}
 		for shift := range 4 {
-			if is(appendBase64(room[:0], s[begin+shift:end])) {
+			if reading = appendBase64(reading[:0], s[begin+shift:end]); is(reading) {
 				return true
 			}
 		}

@@ -25,7 +25,9 @@ func (e echoes) dropEchoes(h http.Header) {
 	}
 	var room [256]byte // of most values
 	decoded := func(b []byte) bool { return holds(e, b, room[:0]) }
-	repeats := func(value string) bool { return holds(e, value, room[:0]) || masking.OtherReadings(value, decoded) }
+	repeats := func(value string) bool {
+		return len(value) >= e.shortest() && (holds(e, value, room[:0]) || masking.OtherReadings(value, decoded)) // no form is shorter
+	}
 	for name, values := range h {
 		if repeats(name) {
 			delete(h, name)
@@ -49,6 +51,15 @@ func (c *Conn) DropEchoes(header http.Header) { echoesOf(c.login).dropEchoes(hea
 // Answered makes an answer that came through the tunnel known as one to c's login; see SentLogin.
 func (c *Conn) Answered(response *http.Response) *http.Response {
 	return withLogin(response, c.login)
+}
+
+// shortest is the length of the shortest of them.
+func (e echoes) shortest() int {
+	n := len(e[0])
+	for _, echo := range e[1:] {
+		n = min(n, len(echo))
+	}
+	return n
 }
 
 // holds reports whether a value holds one of them. It uses room.
