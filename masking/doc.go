@@ -3,7 +3,7 @@
 // Four things live here:
 //
 //   - [Policy] edits header sets in place. A request loses what tells where it came from, a response loses what tells which
-//     gateway carried it. [Policy.GatewayMade] and [Policy.GatewayBody] tell a gateway's own error from a target's answer.
+//     gateway carried it. [Policy.GatewayMade] and [Policy.ErrorMarks] tell a gateway's own error from a target's answer.
 //   - [Reply] is one fixed message to a customer, the same bytes through net/http and on a raw connection. No dynamic text can enter it.
 //   - [Marks] is a set of strings that must not reach somebody; [Policy.Marks] are those that must not reach a customer.
 //   - [Scanner] looks for marks in a stream and reports each as a [Leak].

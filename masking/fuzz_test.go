@@ -59,7 +59,7 @@ func FuzzPolicyHeaders(f *testing.F) {
 			}
 		}
 		p.GatewayMade(502, parse(block)) // must not panic
-		p.GatewayBody([]byte(block))
+		names(p.ErrorMarks(true), []byte(block))
 	})
 }
 

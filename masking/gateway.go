@@ -49,16 +49,6 @@ func (p *Policy) GatewayReason(reason string) bool {
 	return underscore
 }
 
-// GatewayBody reports whether the beginning of an error body names a vendor or is a known proxy program's error page. Four KiB
-// are enough for the pages it knows. Ask it only about answers of 400 and above: a target may write about vendors.
-func (p *Policy) GatewayBody(body []byte) bool {
-	if word, _ := find(p.pages.plain, body); word >= 0 {
-		return true
-	}
-	word, _ := find(p.marks.plain, body)
-	return word >= 0
-}
-
 // byOwnError looks for fields that are a vendor's by name and speak of an error by name.
 func (p *Policy) byOwnError(h http.Header) bool {
 	var buf [64]byte

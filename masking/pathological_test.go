@@ -65,7 +65,7 @@ func TestPathologicalListsAreLinear(t *testing.T) {
 		"base64":            strings.Repeat("YWFh", 1<<18),
 	} {
 		p.GatewayReason(text)
-		p.GatewayBody([]byte(text))
+		names(p.ErrorMarks(true), []byte(text))
 		p.For(text)
 		s := NewScanner(name, p.Marks(), true)
 		if _, err := s.Write([]byte(text)); err != nil {

@@ -30,7 +30,7 @@ type PolicyConfig struct {
 type Policy struct {
 	request, response, trailer *side
 	vendor                     *nameSet
-	marks, pages               *Marks
+	marks                      *Marks
 	errors, binary             *Marks // what must not be in an error's body, if it is text and if it is not
 	strip, stripTrailer        *nameSet
 	lifted                     *liftedPolicies // nil in those
@@ -63,7 +63,6 @@ func NewPolicy(cfg PolicyConfig) (*Policy, error) {
 		request: newSide(request, nil),
 		strip:   response, stripTrailer: trailer,
 		vendor: newNameSet(vendorFields),
-		pages:  NewMarks(strings.Split(errorPages, "\n")...),
 	}
 	p.mark(marks)
 	pages := strings.Split(errorPages, "\n")
